@@ -1,0 +1,140 @@
+//! The only place with SQL in it.
+//!
+//! One SQLite file in the data folder, in write-ahead mode. Everything that changes it goes through one writer, in
+//! order; readers have connections of their own and never wait for it. What the rows mean is told by the comments in
+//! `migrations/`.
+
+pub mod audit;
+mod features;
+mod learned;
+mod migrate;
+mod secrets;
+pub mod sessions;
+mod writer;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use sqlx::{
+    ConnectOptions as _, SqlitePool,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+
+pub use secrets::SealedSecret;
+pub use writer::Writer;
+
+use crate::{clock::Timestamp, lifecycle::Tasks};
+
+const FILE: &str = "broker.sqlite";
+const READERS_MAX: u32 = 4;
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The database of one data folder.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    readers: SqlitePool,
+    writer: Writer,
+}
+
+/// The database cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenStoreError {
+    #[error("could not open the database {path}: is the data folder writable, and is there room on its disk?")]
+    Open {
+        path: PathBuf,
+        #[source]
+        source: sqlx::Error,
+    },
+    #[error(
+        "the database {path} was written by a newer mcp-broker (it has migration {found}, this program knows up to \
+         {known}): use that version, or another data folder"
+    )]
+    Newer { path: PathBuf, found: i64, known: i64 },
+    #[error("could not bring the database {path} up to date")]
+    Migrate {
+        path: PathBuf,
+        #[source]
+        source: sqlx::migrate::MigrateError,
+    },
+}
+
+/// The database did not do what it was asked.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StoreError {
+    #[error("the database refused: {0}")]
+    Sql(#[source] Arc<sqlx::Error>),
+    #[error("the database is closed, because the broker is stopping")]
+    Closed,
+    #[error("the database holds what this program did not write: {0}")]
+    Corrupt(String),
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Sql(Arc::new(error))
+    }
+}
+
+impl Store {
+    /// Opens the database in `folder`, creating it or bringing it up to date.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be opened, written, or understood.
+    pub async fn open(folder: &Path, tasks: &Tasks) -> Result<Self, OpenStoreError> {
+        let path = folder.join(FILE);
+        let wrong = |source| OpenStoreError::Open { path: path.clone(), source };
+        let options = options(&path);
+        let mut connection = options.connect().await.map_err(wrong)?;
+        migrate::run(&mut connection, &path).await?;
+        let writer = Writer::start(connection, tasks).await.map_err(wrong)?;
+        let readers = SqlitePoolOptions::new()
+            .max_connections(READERS_MAX)
+            .min_connections(0)
+            .connect_lazy_with(options.read_only(true).create_if_missing(false));
+        Ok(Self { inner: Arc::new(Inner { readers, writer }) })
+    }
+
+    /// Writes what is queued and closes the database.
+    pub async fn close(&self) {
+        self.inner.writer.close().await;
+        self.inner.readers.close().await;
+    }
+
+    fn readers(&self) -> &SqlitePool {
+        &self.inner.readers
+    }
+
+    fn writer(&self) -> &Writer {
+        &self.inner.writer
+    }
+}
+
+fn options(path: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Normal)
+        .busy_timeout(BUSY_TIMEOUT)
+        .disable_statement_logging()
+}
+
+fn micros(time: Timestamp) -> i64 {
+    time.as_microsecond()
+}
+
+fn timestamp(micros: i64) -> Timestamp {
+    Timestamp::from_microsecond(micros).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+fn corrupt(what: impl std::fmt::Display) -> StoreError {
+    StoreError::Corrupt(what.to_string())
+}

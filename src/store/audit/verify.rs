@@ -1,0 +1,99 @@
+//! Walking the chain again.
+
+use data_encoding::HEXLOWER;
+use futures_util::TryStreamExt as _;
+use sqlx::{Row as _, SqlitePool, sqlite::SqliteRow};
+
+use super::{Closed, Event, GENESIS, Opened, Verification, call_id, event_hash};
+use crate::{
+    ids::CallId,
+    store::{StoreError, corrupt, timestamp},
+};
+
+pub(super) async fn run(readers: &SqlitePool) -> Result<Verification, StoreError> {
+    let mut opened = sqlx::query("SELECT * FROM audit_opened ORDER BY seq").fetch(readers);
+    let mut closed = sqlx::query("SELECT * FROM audit_closed ORDER BY seq").fetch(readers);
+    let mut next_opened = opened.try_next().await?;
+    let mut next_closed = closed.try_next().await?;
+    let mut walk = Walk { seq: 0, hash: GENESIS };
+    loop {
+        let seq = |row: &Option<SqliteRow>| row.as_ref().map(|row| row.try_get::<i64, _>("seq")).transpose();
+        let takes_opened = match (seq(&next_opened)?, seq(&next_closed)?) {
+            (None, None) => break,
+            (Some(opened), Some(closed)) => opened < closed,
+            (opened, _) => opened.is_some(),
+        };
+        let row = if takes_opened { next_opened.take() } else { next_closed.take() };
+        let Some(row) = row else { break };
+        if let Some(broken) = walk.step(&row, takes_opened)? {
+            return Ok(broken);
+        }
+        if takes_opened {
+            next_opened = opened.try_next().await?;
+        } else {
+            next_closed = closed.try_next().await?;
+        }
+    }
+    Ok(Verification::Intact { events: walk.seq.unsigned_abs(), last_hash: HEXLOWER.encode(&walk.hash) })
+}
+
+struct Walk {
+    seq: i64,
+    hash: [u8; 32],
+}
+
+impl Walk {
+    fn step(&mut self, row: &SqliteRow, opened: bool) -> Result<Option<Verification>, StoreError> {
+        let seq: i64 = row.try_get("seq")?;
+        let broken = |problem: String| Ok(Some(Verification::Broken { seq, problem }));
+        if seq != self.seq + 1 {
+            return broken(format!("event {} is missing", self.seq + 1));
+        }
+        let event = if opened { opened_event(row) } else { closed_event(row) };
+        let event = match event {
+            Ok(event) => event,
+            Err(error) => return broken(error.to_string()),
+        };
+        let hash = event_hash(&self.hash, seq, &event);
+        if row.try_get::<Vec<u8>, _>("hash")? != hash {
+            return broken("the event is not what was written, or the one before it is not".to_owned());
+        }
+        self.seq = seq;
+        self.hash = hash;
+        Ok(None)
+    }
+}
+
+fn opened_event(row: &SqliteRow) -> Result<Event, StoreError> {
+    Ok(Event::Opened(Opened {
+        record: call_id(row, "record")?,
+        at: timestamp(row.try_get("at")?),
+        parent: row.try_get::<Option<Vec<u8>>, _>("parent")?.and_then(|bytes| CallId::from_bytes(&bytes)),
+        session: row.try_get::<Option<String>, _>("session")?.map(|text| text.parse()).transpose().map_err(corrupt)?,
+        principal: row.try_get("principal")?,
+        client: row.try_get("client")?,
+        kind: row.try_get::<String, _>("kind")?.into(),
+        server: row.try_get("server")?,
+        name: row.try_get("name")?,
+        arguments: row.try_get("arguments")?,
+        arguments_bytes: row.try_get::<i64, _>("arguments_bytes")?.unsigned_abs(),
+        arguments_hash: hash_column(row, "arguments_hash")?,
+    }))
+}
+
+fn closed_event(row: &SqliteRow) -> Result<Event, StoreError> {
+    Ok(Event::Closed(Closed {
+        record: call_id(row, "record")?,
+        at: timestamp(row.try_get("at")?),
+        duration_micros: row.try_get::<i64, _>("duration")?.unsigned_abs(),
+        status: row.try_get::<String, _>("status")?.into(),
+        error: row.try_get("error")?,
+        result: row.try_get("result")?,
+        result_bytes: row.try_get::<i64, _>("result_bytes")?.unsigned_abs(),
+        result_hash: hash_column(row, "result_hash")?,
+    }))
+}
+
+fn hash_column(row: &SqliteRow, column: &str) -> Result<Option<[u8; 32]>, StoreError> {
+    Ok(row.try_get::<Option<Vec<u8>>, _>(column)?.and_then(|bytes| bytes.try_into().ok()))
+}

@@ -1,0 +1,518 @@
+//! Sessions, their servers and configs, and the connections that found them.
+
+use futures_util::FutureExt as _;
+use serde_json::{Map, Value};
+use sqlx::{Row as _, SqliteConnection, sqlite::SqliteRow};
+
+use super::{Store, StoreError, corrupt, micros, timestamp};
+use crate::{
+    clock::Timestamp,
+    ids::{Principal, ServerName, SessionId, TokenHash},
+};
+
+/// How a session is found again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SessionKind {
+    Connection,
+    Url,
+    Process,
+    Named,
+    Handle,
+    Principal,
+}
+
+impl SessionKind {
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Connection => "connection",
+            Self::Url => "url",
+            Self::Process => "process",
+            Self::Named => "named",
+            Self::Handle => "handle",
+            Self::Principal => "principal",
+        }
+    }
+
+    fn from_word(word: &str) -> Option<Self> {
+        [Self::Connection, Self::Url, Self::Process, Self::Named, Self::Handle, Self::Principal]
+            .into_iter()
+            .find(|kind| kind.word() == word)
+    }
+}
+
+/// A session's row.
+#[derive(Debug, Clone)]
+pub struct SessionRow {
+    pub id: SessionId,
+    pub kind: SessionKind,
+    pub principal: Principal,
+    pub name: Option<String>,
+    pub token: Option<TokenHash>,
+    pub created_at: Timestamp,
+    pub used_at: Timestamp,
+    pub ended_at: Option<Timestamp>,
+    pub end_reason: Option<String>,
+}
+
+/// Which of a server's tools are listed. All can be called, listed or not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Activation {
+    All,
+    None,
+    Only(Vec<String>),
+}
+
+impl Activation {
+    #[must_use]
+    pub fn lists(&self, tool: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::None => false,
+            Self::Only(tools) => tools.iter().any(|listed| listed == tool),
+        }
+    }
+
+    /// As it is written in arguments and kept: `true`, `false`, or the names.
+    #[must_use]
+    pub fn to_value(&self) -> Value {
+        match self {
+            Self::All => Value::Bool(true),
+            Self::None => Value::Bool(false),
+            Self::Only(tools) => tools.iter().cloned().map(Value::String).collect(),
+        }
+    }
+
+    /// The reverse of [`Self::to_value`].
+    #[must_use]
+    pub fn from_value(value: &Value) -> Option<Self> {
+        match value {
+            Value::Bool(true) => Some(Self::All),
+            Value::Bool(false) => Some(Self::None),
+            Value::Array(tools) => {
+                tools.iter().map(|tool| tool.as_str().map(str::to_owned)).collect::<Option<_>>().map(Self::Only)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// A server that is on in a session.
+#[derive(Debug, Clone)]
+pub struct SessionServerRow {
+    pub server: ServerName,
+    pub prefix: String,
+    pub activate: Activation,
+    pub added_at: Timestamp,
+}
+
+/// A connection of a client of a revision up to 2025-11-25.
+#[derive(Debug, Clone)]
+pub struct ConnectionRow {
+    pub session: SessionId,
+    pub principal: Principal,
+    pub initialize: Option<String>,
+}
+
+/// A session with everything that belongs to it.
+#[derive(Debug, Clone)]
+pub struct StoredSession {
+    pub row: SessionRow,
+    pub servers: Vec<SessionServerRow>,
+    pub configs: Vec<(ServerName, Map<String, Value>)>,
+}
+
+impl Store {
+    /// Keeps a new session.
+    ///
+    /// # Errors
+    ///
+    /// When it could not be committed, for one because its name is taken.
+    pub async fn insert_session(&self, row: SessionRow) -> Result<(), StoreError> {
+        self.writer().change(move |connection| async move { insert_session(connection, row).await }.boxed()).await
+    }
+
+    /// Reads a session whole, ended or not.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be read.
+    pub async fn session(&self, id: &SessionId) -> Result<Option<StoredSession>, StoreError> {
+        let found =
+            sqlx::query("SELECT * FROM sessions WHERE id = ?").bind(id.as_str()).fetch_optional(self.readers()).await?;
+        let Some(row) = found else { return Ok(None) };
+        let servers = sqlx::query("SELECT * FROM session_servers WHERE session = ? ORDER BY position")
+            .bind(id.as_str())
+            .fetch_all(self.readers())
+            .await?;
+        let configs = sqlx::query("SELECT server, config FROM session_configs WHERE session = ?")
+            .bind(id.as_str())
+            .fetch_all(self.readers())
+            .await?;
+        Ok(Some(StoredSession {
+            row: session_row(&row)?,
+            servers: servers.iter().map(server_row).collect::<Result<_, _>>()?,
+            configs: configs.iter().map(config_row).collect::<Result<_, _>>()?,
+        }))
+    }
+
+    /// The session with that name that has not ended.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be read.
+    pub async fn session_named(&self, name: &str) -> Result<Option<SessionId>, StoreError> {
+        self.find("SELECT id FROM sessions WHERE name = ? AND ended_at IS NULL", name).await
+    }
+
+    /// The session that holds the servers of the operator's choice for `principal`.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be read.
+    pub async fn session_of_principal(&self, principal: &Principal) -> Result<Option<SessionId>, StoreError> {
+        self.find(
+            "SELECT id FROM sessions WHERE principal = ? AND kind = 'principal' AND ended_at IS NULL",
+            &principal.to_string(),
+        )
+        .await
+    }
+
+    async fn find(&self, sql: &'static str, key: &str) -> Result<Option<SessionId>, StoreError> {
+        let row = sqlx::query(sql).bind(key).fetch_optional(self.readers()).await?;
+        row.map(|row| row.try_get::<String, _>("id")?.parse().map_err(corrupt)).transpose()
+    }
+
+    /// The session that a bearer token opens, ended or not.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be read.
+    pub async fn session_by_token(&self, token: &TokenHash) -> Result<Option<SessionId>, StoreError> {
+        let row = sqlx::query("SELECT id FROM sessions WHERE token_hash = ?")
+            .bind(token.as_bytes())
+            .fetch_optional(self.readers())
+            .await?;
+        row.map(|row| row.try_get::<String, _>("id")?.parse().map_err(corrupt)).transpose()
+    }
+
+    /// Sessions that have not ended, most recently used first.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be read.
+    pub async fn live_sessions(&self) -> Result<Vec<SessionRow>, StoreError> {
+        let rows = sqlx::query("SELECT * FROM sessions WHERE ended_at IS NULL ORDER BY used_at DESC, id")
+            .fetch_all(self.readers())
+            .await?;
+        rows.iter().map(session_row).collect()
+    }
+
+    /// How many sessions have not ended.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be read.
+    pub async fn count_live_sessions(&self) -> Result<usize, StoreError> {
+        let row =
+            sqlx::query("SELECT count(*) AS n FROM sessions WHERE ended_at IS NULL").fetch_one(self.readers()).await?;
+        Ok(usize::try_from(row.try_get::<i64, _>("n")?).unwrap_or(0))
+    }
+
+    /// Notes when sessions were last used.
+    ///
+    /// # Errors
+    ///
+    /// When it could not be committed.
+    pub async fn touch_sessions(&self, used: Vec<(SessionId, Timestamp)>) -> Result<(), StoreError> {
+        self.writer()
+            .change(move |connection| {
+                async move {
+                    for (id, at) in used {
+                        sqlx::query("UPDATE sessions SET used_at = max(used_at, ?) WHERE id = ? AND ended_at IS NULL")
+                            .bind(micros(at))
+                            .bind(id.as_str())
+                            .execute(&mut *connection)
+                            .await?;
+                    }
+                    Ok(())
+                }
+                .boxed()
+            })
+            .await
+    }
+
+    /// Ends a session: its connections and secrets are forgotten, its history stays.
+    ///
+    /// # Errors
+    ///
+    /// When it could not be committed.
+    pub async fn end_session(&self, id: &SessionId, reason: &'static str, now: Timestamp) -> Result<(), StoreError> {
+        let id = id.clone();
+        self.writer()
+            .change(move |connection| {
+                async move {
+                    sqlx::query("UPDATE sessions SET ended_at = ?, end_reason = ? WHERE id = ? AND ended_at IS NULL")
+                        .bind(micros(now))
+                        .bind(reason)
+                        .bind(id.as_str())
+                        .execute(&mut *connection)
+                        .await?;
+                    for forget in [
+                        "DELETE FROM connections WHERE session = ?",
+                        "DELETE FROM secrets WHERE scope = ?",
+                        "DELETE FROM session_configs WHERE session = ?",
+                    ] {
+                        sqlx::query(forget).bind(id.as_str()).execute(&mut *connection).await?;
+                    }
+                    Ok(())
+                }
+                .boxed()
+            })
+            .await
+    }
+
+    /// Keeps a server that is on in a session, replacing what was kept of it, and its config if there is one.
+    ///
+    /// # Errors
+    ///
+    /// When it could not be committed.
+    pub async fn put_session_server(
+        &self,
+        session: &SessionId,
+        server: SessionServerRow,
+        config: Option<Map<String, Value>>,
+    ) -> Result<(), StoreError> {
+        let session = session.clone();
+        self.writer()
+            .change(move |connection| {
+                async move {
+                    sqlx::query(
+                        "INSERT INTO session_servers (session, server, prefix, position, activate, added_at)
+                         VALUES (?1, ?2, ?3,
+                             (SELECT coalesce(max(position), 0) + 1 FROM session_servers WHERE session = ?1), ?4, ?5)
+                         ON CONFLICT (session, server) DO UPDATE SET activate = excluded.activate",
+                    )
+                    .bind(session.as_str())
+                    .bind(server.server.as_str())
+                    .bind(&server.prefix)
+                    .bind(server.activate.to_value().to_string())
+                    .bind(micros(server.added_at))
+                    .execute(&mut *connection)
+                    .await?;
+                    if let Some(config) = config {
+                        put_config(connection, &session, &server.server, config, server.added_at).await?;
+                    }
+                    Ok(())
+                }
+                .boxed()
+            })
+            .await
+    }
+
+    /// Keeps the order of a session's servers.
+    ///
+    /// # Errors
+    ///
+    /// When it could not be committed.
+    pub async fn order_session_servers(&self, session: &SessionId, order: Vec<ServerName>) -> Result<(), StoreError> {
+        let session = session.clone();
+        self.writer()
+            .change(move |connection| {
+                async move {
+                    for (position, server) in (1i64..).zip(order) {
+                        sqlx::query("UPDATE session_servers SET position = ? WHERE session = ? AND server = ?")
+                            .bind(position)
+                            .bind(session.as_str())
+                            .bind(server.as_str())
+                            .execute(&mut *connection)
+                            .await?;
+                    }
+                    Ok(())
+                }
+                .boxed()
+            })
+            .await
+    }
+
+    /// Forgets that a server was on in a session; its config stays.
+    ///
+    /// # Errors
+    ///
+    /// When it could not be committed.
+    pub async fn delete_session_server(&self, session: &SessionId, server: &ServerName) -> Result<(), StoreError> {
+        let (session, server) = (session.clone(), server.clone());
+        self.writer()
+            .change(move |connection| {
+                async move {
+                    sqlx::query("DELETE FROM session_servers WHERE session = ? AND server = ?")
+                        .bind(session.as_str())
+                        .bind(server.as_str())
+                        .execute(connection)
+                        .await?;
+                    Ok(())
+                }
+                .boxed()
+            })
+            .await
+    }
+
+    /// Keeps a server's config in a session.
+    ///
+    /// # Errors
+    ///
+    /// When it could not be committed.
+    pub async fn put_session_config(
+        &self,
+        session: &SessionId,
+        server: &ServerName,
+        config: Map<String, Value>,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let (session, server) = (session.clone(), server.clone());
+        self.writer()
+            .change(move |connection| {
+                async move { put_config(connection, &session, &server, config, now).await }.boxed()
+            })
+            .await
+    }
+
+    /// Keeps a connection, or what its client said when it connected.
+    ///
+    /// # Errors
+    ///
+    /// When it could not be committed.
+    pub async fn put_connection(&self, id: &str, connection: ConnectionRow, now: Timestamp) -> Result<(), StoreError> {
+        let id = id.to_owned();
+        self.writer()
+            .change(move |database| {
+                async move {
+                    sqlx::query(
+                        "INSERT INTO connections (id, session, principal, initialize, created_at) VALUES (?, ?, ?, ?, ?)
+                         ON CONFLICT (id) DO UPDATE SET initialize = excluded.initialize",
+                    )
+                    .bind(id)
+                    .bind(connection.session.as_str())
+                    .bind(connection.principal.to_string())
+                    .bind(connection.initialize)
+                    .bind(micros(now))
+                    .execute(database)
+                    .await?;
+                    Ok(())
+                }
+                .boxed()
+            })
+            .await
+    }
+
+    /// Reads a connection of a session that has not ended.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be read.
+    pub async fn connection(&self, id: &str) -> Result<Option<ConnectionRow>, StoreError> {
+        let row = sqlx::query(
+            "SELECT c.session, c.principal, c.initialize FROM connections c
+             JOIN sessions s ON s.id = c.session WHERE c.id = ? AND s.ended_at IS NULL",
+        )
+        .bind(id)
+        .fetch_optional(self.readers())
+        .await?;
+        row.map(|row| {
+            Ok(ConnectionRow {
+                session: row.try_get::<String, _>("session")?.parse().map_err(corrupt)?,
+                principal: row.try_get::<String, _>("principal")?.parse().map_err(corrupt)?,
+                initialize: row.try_get("initialize")?,
+            })
+        })
+        .transpose()
+    }
+
+    /// Forgets a connection.
+    ///
+    /// # Errors
+    ///
+    /// When it could not be committed.
+    pub async fn delete_connection(&self, id: &str) -> Result<(), StoreError> {
+        let id = id.to_owned();
+        self.writer()
+            .change(move |connection| {
+                async move {
+                    sqlx::query("DELETE FROM connections WHERE id = ?").bind(id).execute(connection).await?;
+                    Ok(())
+                }
+                .boxed()
+            })
+            .await
+    }
+}
+
+async fn insert_session(connection: &mut SqliteConnection, row: SessionRow) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO sessions (id, kind, principal, name, token_hash, created_at, used_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(row.id.as_str())
+    .bind(row.kind.word())
+    .bind(row.principal.to_string())
+    .bind(row.name)
+    .bind(row.token.as_ref().map(TokenHash::as_bytes))
+    .bind(micros(row.created_at))
+    .bind(micros(row.used_at))
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+async fn put_config(
+    connection: &mut SqliteConnection,
+    session: &SessionId,
+    server: &ServerName,
+    config: Map<String, Value>,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO session_configs (session, server, config, set_at) VALUES (?, ?, ?, ?)
+         ON CONFLICT (session, server) DO UPDATE SET config = excluded.config, set_at = excluded.set_at",
+    )
+    .bind(session.as_str())
+    .bind(server.as_str())
+    .bind(Value::Object(config).to_string())
+    .bind(micros(now))
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+fn session_row(row: &SqliteRow) -> Result<SessionRow, StoreError> {
+    let kind: String = row.try_get("kind")?;
+    let token: Option<Vec<u8>> = row.try_get("token_hash")?;
+    Ok(SessionRow {
+        id: row.try_get::<String, _>("id")?.parse().map_err(corrupt)?,
+        kind: SessionKind::from_word(&kind).ok_or_else(|| corrupt(format!("session kind `{kind}`")))?,
+        principal: row.try_get::<String, _>("principal")?.parse().map_err(corrupt)?,
+        name: row.try_get("name")?,
+        token: token.and_then(|bytes| TokenHash::from_bytes(&bytes)),
+        created_at: timestamp(row.try_get("created_at")?),
+        used_at: timestamp(row.try_get("used_at")?),
+        ended_at: row.try_get::<Option<i64>, _>("ended_at")?.map(timestamp),
+        end_reason: row.try_get("end_reason")?,
+    })
+}
+
+fn server_row(row: &SqliteRow) -> Result<SessionServerRow, StoreError> {
+    let activate: String = row.try_get("activate")?;
+    let activate = serde_json::from_str(&activate).ok().as_ref().and_then(Activation::from_value);
+    Ok(SessionServerRow {
+        server: row.try_get::<String, _>("server")?.parse().map_err(corrupt)?,
+        prefix: row.try_get("prefix")?,
+        activate: activate.ok_or_else(|| corrupt("a server's list of active tools"))?,
+        added_at: timestamp(row.try_get("added_at")?),
+    })
+}
+
+fn config_row(row: &SqliteRow) -> Result<(ServerName, Map<String, Value>), StoreError> {
+    let server = row.try_get::<String, _>("server")?.parse().map_err(corrupt)?;
+    let config = serde_json::from_str(&row.try_get::<String, _>("config")?).map_err(corrupt)?;
+    Ok((server, config))
+}
