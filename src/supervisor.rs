@@ -1,0 +1,419 @@
+//! Instances: at most one per session and server, started when it is needed, ended when it is not.
+//!
+//! The supervisor keeps the handles. Whoever needs a server asks for it with [`Supervisor::ensure`]; however many ask at
+//! once, one is started. A server that fails to start again and again is not tried again at once. Nothing is left behind:
+//! not when a session ends, not when the broker stops, and not, once it has been started again, when it was killed.
+
+pub mod calls;
+mod connect;
+mod decode;
+mod install;
+pub mod instance;
+pub mod launch;
+pub mod orphans;
+mod oversized;
+mod process;
+mod remote;
+mod sse;
+pub mod surface;
+mod tail;
+mod tap;
+pub mod upstream;
+mod wire;
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+pub use install::InstallError;
+pub use instance::{Gone, Instance, Start, State};
+pub use remote::RemoteError;
+pub use surface::Surface;
+pub use upstream::{Asker, RequestError, Upstream};
+
+use crate::{
+    audit::Audit,
+    catalog::entry::{Registry, Runnable},
+    clock::SharedClock,
+    config::{Limits, Settings},
+    ids::{ServerName, SessionId, fingerprint},
+    lifecycle::Tasks,
+    store::Store,
+};
+use connect::Connector;
+use install::Installer;
+
+/// The longest a failing server is left alone.
+const BACKOFF_MAX: Duration = Duration::from_secs(60);
+
+/// An instance that ends sooner than this after it was started counts as a failed start.
+const SHORT_LIFE: Duration = Duration::from_secs(10);
+
+/// Learned surfaces that are kept in memory.
+const LEARNED_MAX: usize = 512;
+
+/// Whose instance it is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Key {
+    /// None for an instance that every session shares.
+    pub session: Option<SessionId>,
+    pub server: ServerName,
+}
+
+/// A server cannot be had now.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StartError {
+    #[error("server `{server}` did not start: {problem}")]
+    Failed { server: ServerName, problem: String },
+    #[error("server `{server}` failed to start {failures} times; the next attempt is in {} s. Last time: {problem}", .wait.as_secs().max(1))]
+    BackingOff { server: ServerName, failures: u32, wait: Duration, problem: String },
+    #[error("the broker is stopping")]
+    Stopping,
+}
+
+#[derive(Default)]
+struct Slot {
+    instance: Option<(Arc<Instance>, Instant)>,
+    failures: u32,
+    retry_at: Option<Instant>,
+    problem: String,
+}
+
+/// Every instance there is.
+pub struct Supervisor {
+    slots: Mutex<HashMap<Key, Slot>>,
+    learned: Mutex<HashMap<String, Arc<Surface>>>,
+    connector: Arc<Connector>,
+    audit: Audit,
+    store: Store,
+    clock: SharedClock,
+    limits: Arc<Limits>,
+    data_folder: PathBuf,
+    label: String,
+    counter: AtomicU64,
+    tasks: Tasks,
+}
+
+impl Supervisor {
+    /// A supervisor with no instances.
+    ///
+    /// # Errors
+    ///
+    /// When the HTTP client for remote servers cannot be set up.
+    pub fn new(
+        settings: &Settings,
+        audit: Audit,
+        store: Store,
+        clock: SharedClock,
+        tasks: Tasks,
+    ) -> Result<Self, RemoteError> {
+        let limits = Arc::new(settings.limits.clone());
+        let connector = Connector {
+            installer: Installer::new(&settings.data_folder, limits.install()),
+            http: remote::client()?,
+            limits: limits.clone(),
+            pass_environment: settings.pass_environment.clone(),
+            tasks: tasks.clone(),
+        };
+        Ok(Self {
+            slots: Mutex::default(),
+            learned: Mutex::default(),
+            connector: Arc::new(connector),
+            audit,
+            store,
+            clock,
+            limits,
+            label: label_of(&settings.data_folder),
+            data_folder: settings.data_folder.clone(),
+            counter: AtomicU64::new(0),
+            tasks,
+        })
+    }
+
+    /// Ends what a broker on this data folder left behind. Only the one that holds the folder may call it.
+    pub async fn clean_up(&self) -> usize {
+        let label = format!("{}/", self.label);
+        tokio::task::spawn_blocking(move || orphans::kill_labelled(&label)).await.unwrap_or(0)
+    }
+
+    /// Whether this machine and this broker can run it, and if not, what is missing.
+    ///
+    /// # Errors
+    ///
+    /// A sentence on what is missing.
+    pub fn usable(&self, run: &Runnable) -> Result<(), String> {
+        match run {
+            Runnable::Container(_) | Runnable::ContainerPerCall => Err("a container engine".to_owned()),
+            Runnable::Package(package) => {
+                if self.connector.installer.is_installed(package) {
+                    return Ok(());
+                }
+                install::installer_for(package.registry).map(|_| ()).map_err(|error| match error {
+                    InstallError::NoInstaller { needed, .. } => needed.to_owned(),
+                    other => other.to_string(),
+                })
+            }
+            Runnable::Command(command) => match process::find_program(&command.program) {
+                Some(_) => Ok(()),
+                None => Err(format!("the program `{}`", command.program)),
+            },
+            Runnable::Remote(_) => Ok(()),
+        }
+    }
+
+    /// What packages of a registry would be installed with on this machine.
+    ///
+    /// # Errors
+    ///
+    /// What is missing.
+    pub fn installer(registry: Registry) -> Result<&'static str, InstallError> {
+        install::installer_for(registry)
+    }
+
+    /// The instance of `key`, if one is running or starting.
+    #[must_use]
+    pub fn get(&self, key: &Key) -> Option<Arc<Instance>> {
+        let slots = self.slots();
+        let (instance, _) = slots.get(key)?.instance.as_ref()?;
+        (!matches!(instance.state(), State::Gone(_))).then(|| instance.clone())
+    }
+
+    /// The instance of `key`: the one that is there, or a new one made from `start`.
+    ///
+    /// # Errors
+    ///
+    /// When the server failed too often and too recently, or the broker is stopping.
+    pub async fn ensure(&self, key: &Key, start: impl FnOnce() -> Start) -> Result<Arc<Instance>, StartError> {
+        loop {
+            let stopping = {
+                let mut slots = self.slots();
+                let slot = slots.entry(key.clone()).or_default();
+                slot.settle();
+                match &slot.instance {
+                    Some((instance, _)) if matches!(instance.state(), State::Stopping) => instance.clone(),
+                    Some((instance, _)) => return Ok(instance.clone()),
+                    None => {
+                        slot.may_start(&key.server)?;
+                        if self.tasks.is_stopping() {
+                            return Err(StartError::Stopping);
+                        }
+                        let instance = self.start(key, start());
+                        slot.instance = Some((instance.clone(), Instant::now()));
+                        return Ok(instance);
+                    }
+                }
+            };
+            stopping.gone().await;
+        }
+    }
+
+    fn start(&self, key: &Key, start: Start) -> Arc<Instance> {
+        let number = self.counter.fetch_add(1, Ordering::Relaxed);
+        let owner = key.session.as_ref().map_or("shared", SessionId::as_str);
+        let label = format!("{}/{owner}/{}/{number}", self.label, fingerprint(key.server.as_str(), 12));
+        Instance::start(start, label, self.connector.clone(), self.audit.clone(), self.limits.instance_idle())
+    }
+
+    /// Waits until an instance can be called; notes a failure for the next attempt.
+    ///
+    /// # Errors
+    ///
+    /// When it did not become ready.
+    pub async fn ready(&self, key: &Key, instance: &Instance) -> Result<Arc<Upstream>, StartError> {
+        let outcome = instance.ready().await;
+        if outcome.is_err() {
+            self.slots().entry(key.clone()).or_default().settle();
+        } else if let Some(slot) = self.slots().get_mut(key) {
+            slot.problem.clear();
+        }
+        outcome.map_err(|gone| StartError::Failed { server: key.server.clone(), problem: gone.to_string() })
+    }
+
+    /// Has the instance of `key` end, if there is one. Returns at once.
+    pub fn stop(&self, key: &Key) -> Option<Arc<Instance>> {
+        let slots = self.slots();
+        let (instance, _) = slots.get(key)?.instance.as_ref()?;
+        instance.stop();
+        Some(instance.clone())
+    }
+
+    /// Forgets the failures of `key`, because something was changed that may mend them.
+    pub fn forgive(&self, key: &Key) {
+        if let Some(slot) = self.slots().get_mut(key) {
+            slot.settle();
+            (slot.failures, slot.retry_at) = (0, None);
+        }
+    }
+
+    /// Ends every instance of a session, removes their folders, and waits until that is done.
+    pub async fn end_session(&self, session: &SessionId) {
+        let instances: Vec<_> = {
+            let mut slots = self.slots();
+            let keys: Vec<Key> = slots.keys().filter(|key| key.session.as_ref() == Some(session)).cloned().collect();
+            keys.iter().filter_map(|key| slots.remove(key)?.instance).collect()
+        };
+        for (instance, _) in &instances {
+            instance.stop();
+        }
+        for (instance, _) in &instances {
+            instance.gone().await;
+        }
+        let folder = self.session_folder(Some(session));
+        let _ = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(folder)).await;
+    }
+
+    /// Ends every instance and waits until that is done.
+    pub async fn stop_all(&self) {
+        let instances: Vec<_> = self.slots().drain().filter_map(|(_, slot)| slot.instance).collect();
+        for (instance, _) in &instances {
+            instance.stop();
+        }
+        for (instance, _) in &instances {
+            instance.gone().await;
+        }
+    }
+
+    /// How many instances have not ended.
+    #[must_use]
+    pub fn running(&self) -> usize {
+        let slots = self.slots();
+        slots
+            .values()
+            .filter_map(|slot| slot.instance.as_ref())
+            .filter(|(instance, _)| !matches!(instance.state(), State::Gone(_)))
+            .count()
+    }
+
+    /// The folder that belongs to the instance of `key`, whether it runs or not.
+    #[must_use]
+    pub fn folder(&self, key: &Key) -> PathBuf {
+        let name: String = key
+            .server
+            .as_str()
+            .chars()
+            .map(|character| if character.is_ascii_alphanumeric() || character == '-' { character } else { '_' })
+            .take(40)
+            .collect();
+        self.session_folder(key.session.as_ref()).join(format!("{name}-{}", fingerprint(key.server.as_str(), 8)))
+    }
+
+    fn session_folder(&self, session: Option<&SessionId>) -> PathBuf {
+        match session {
+            Some(session) => self.data_folder.join("sessions").join(session.as_str()),
+            None => self.data_folder.join("shared"),
+        }
+    }
+
+    /// What a server said it offers when it last ran, if it ran in the same way.
+    pub async fn learned(&self, learned_as: &str) -> Option<Arc<Surface>> {
+        if let Some(surface) = self.learned_cache().get(learned_as) {
+            return Some(surface.clone());
+        }
+        let text = match self.store.learned_surface(learned_as).await {
+            Ok(text) => text?,
+            Err(error) => {
+                tracing::warn!(%error, "could not read what was learned of a server");
+                return None;
+            }
+        };
+        let surface: Arc<Surface> = Arc::new(serde_json::from_str(&text).ok()?);
+        self.remember(learned_as, surface.clone());
+        Some(surface)
+    }
+
+    /// Keeps what a server says it offers.
+    pub async fn learn(&self, learned_as: &str, server: &ServerName, surface: &Arc<Surface>) {
+        if self.learned_cache().get(learned_as).is_some_and(|known| known == surface) {
+            return;
+        }
+        self.remember(learned_as, surface.clone());
+        let Ok(text) = serde_json::to_string(surface.as_ref()) else { return };
+        if let Err(error) = self.store.learn_surface(learned_as.to_owned(), server, text, self.clock.now()).await {
+            tracing::warn!(%error, "could not keep what was learned of a server");
+        }
+    }
+
+    fn remember(&self, learned_as: &str, surface: Arc<Surface>) {
+        let mut learned = self.learned_cache();
+        if learned.len() >= LEARNED_MAX {
+            learned.clear();
+        }
+        learned.insert(learned_as.to_owned(), surface);
+    }
+
+    fn learned_cache(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Surface>>> {
+        self.learned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn slots(&self) -> std::sync::MutexGuard<'_, HashMap<Key, Slot>> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Slot {
+    /// Takes notice of an instance that has ended.
+    fn settle(&mut self) {
+        let Some((instance, started)) = &self.instance else { return };
+        let State::Gone(gone) = instance.state() else { return };
+        let failed = match &*gone {
+            Gone::Failed(_) => true,
+            Gone::Ended { .. } => started.elapsed() < SHORT_LIFE,
+            Gone::Stopped | Gone::Idle => false,
+        };
+        self.instance = None;
+        if failed {
+            self.failures += 1;
+            self.problem = gone.to_string();
+            self.retry_at = Some(Instant::now() + backoff(self.failures));
+        } else {
+            (self.failures, self.retry_at) = (0, None);
+        }
+    }
+
+    fn may_start(&self, server: &ServerName) -> Result<(), StartError> {
+        let wait = self.retry_at.map(|at| at.saturating_duration_since(Instant::now())).unwrap_or_default();
+        if wait.is_zero() {
+            return Ok(());
+        }
+        Err(StartError::BackingOff {
+            server: server.clone(),
+            failures: self.failures,
+            wait,
+            problem: self.problem.clone(),
+        })
+    }
+}
+
+/// Nothing after the first failure, then one second, doubling.
+fn backoff(failures: u32) -> Duration {
+    match failures.checked_sub(2) {
+        None => Duration::ZERO,
+        Some(doublings) => Duration::from_secs(1u64 << doublings.min(6)).min(BACKOFF_MAX),
+    }
+}
+
+/// What marks this data folder's processes.
+#[must_use]
+pub fn label_of(data_folder: &Path) -> String {
+    let folder = data_folder.canonicalize().unwrap_or_else(|_| data_folder.to_owned());
+    fingerprint(&folder.display().to_string(), 16)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failing_servers_are_left_alone_for_longer_and_longer() {
+        let waits: Vec<u64> = (0..10).map(|failures| backoff(failures).as_secs()).collect();
+        assert_eq!(waits, [0, 0, 1, 2, 4, 8, 16, 32, 60, 60]);
+    }
+}

@@ -1,0 +1,402 @@
+//! From what is to be started to a connection that works.
+//!
+//! A server on a byte stream is first asked `server/discover`, by hand: rmcp's own probe gives up after ten seconds and
+//! then confuses a late answer with the next one. A server that does not answer it, or ends when it is asked, is started
+//! again and spoken to in the older way.
+
+use std::{
+    process::ExitStatus,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use rmcp::{
+    model::{ClientCapabilities, ProtocolVersion},
+    service::{ClientInitializeError, ClientLifecycleMode, ClientServiceExt as _, RoleClient, RunningService},
+    transport::Transport,
+};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    calls::Calls,
+    install::{InstallError, Installer},
+    launch::{Launch, ProcessLaunch, Program, RemoteLaunch},
+    process::{self, Executable, Process, SpawnError},
+    remote::{self, RemoteError},
+    sse::{SseConnectError, SseTransport, Surroundings},
+    tail::Tail,
+    tap::Tap,
+    upstream::{Asker, Handler, RequestError, Upstream, chain, implementation, mirrored},
+    wire::{Line, Wire},
+};
+use crate::{caller::Era, catalog::entry::RemoteTransport, config::Limits, ids::ServerName, lifecycle::Tasks};
+
+/// How long a server may think about `server/discover` before it is taken for one that does not know it.
+const PROBE_MAX: Duration = Duration::from_secs(20);
+
+const PROBE_ID: &str = "mcp-broker-probe";
+
+/// Lines of standard error in an error message.
+const TAIL_LINES: usize = 12;
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConnectError {
+    #[error(transparent)]
+    Install(#[from] InstallError),
+    #[error(transparent)]
+    Spawn(#[from] SpawnError),
+    #[error("it exited with {status} before it was ready{}", said(.stderr))]
+    Exited { status: String, stderr: String },
+    #[error("it was not ready within {} s{}", .limit.as_secs(), said(.stderr))]
+    Timeout { limit: Duration, stderr: String },
+    #[error("it closed the connection before it was ready")]
+    Closed,
+    #[error("it did not complete the handshake: {problem}{}", said(.stderr))]
+    Handshake { problem: String, stderr: String },
+    #[error("{url} wants authorization ({challenge}): set the secret it needs, or add a header to its catalog entry")]
+    Unauthorized { url: String, challenge: String },
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
+    #[error("{}", chain(.0))]
+    Sse(#[from] SseConnectError),
+}
+
+fn said(stderr: &str) -> String {
+    if stderr.is_empty() { String::new() } else { format!("; its last words were:\n{stderr}") }
+}
+
+/// A server that runs, as far as this broker runs it.
+pub(crate) struct Connected {
+    pub(crate) upstream: Arc<Upstream>,
+    /// The process behind it, if it is one of ours.
+    pub(crate) process: Option<Process>,
+}
+
+impl Connected {
+    /// Ends the connection, and the process behind it. Returns how that ended.
+    pub(crate) async fn stop(self, grace: Duration) -> Option<ExitStatus> {
+        self.upstream.close().await;
+        match self.process {
+            Some(process) => process.stop(grace).await,
+            None => None,
+        }
+    }
+}
+
+/// What a connection is made with.
+pub(crate) struct Connector {
+    pub(crate) installer: Installer,
+    pub(crate) http: reqwest::Client,
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) pass_environment: Vec<String>,
+    pub(crate) tasks: Tasks,
+}
+
+/// One attempt's particulars.
+pub(crate) struct Attempt<'a> {
+    pub(crate) server: &'a ServerName,
+    pub(crate) launch: &'a Launch,
+    pub(crate) label: String,
+    /// What is declared to the server on behalf of whoever started it.
+    pub(crate) capabilities: &'a ClientCapabilities,
+    pub(crate) asker: Weak<dyn Asker>,
+    /// The server's era, if it is known.
+    pub(crate) era: Option<Era>,
+}
+
+impl Connector {
+    pub(crate) async fn connect(&self, attempt: &Attempt<'_>) -> Result<Connected, ConnectError> {
+        match attempt.launch {
+            Launch::Process(launch) => {
+                let executable = self.executable(&launch.program).await?;
+                match self.process(attempt, launch, &executable, attempt.era).await {
+                    Err(Probed::Unanswered) => {
+                        tracing::debug!(server.name = %attempt.server, "the server does not know server/discover");
+                        self.process(attempt, launch, &executable, Some(Era::Legacy)).await.map_err(Probed::into_error)
+                    }
+                    outcome => outcome.map_err(Probed::into_error),
+                }
+            }
+            Launch::Remote(launch) => match launch.transport {
+                RemoteTransport::StreamableHttp => self.streamable(attempt, launch).await,
+                RemoteTransport::Sse => self.sse(attempt, launch).await,
+            },
+        }
+    }
+
+    async fn executable(&self, program: &Program) -> Result<Executable, InstallError> {
+        match program {
+            Program::Command(program) => Ok(Executable { program: program.into(), leading: Vec::new() }),
+            Program::Package(package) => self.installer.executable(package).await,
+        }
+    }
+
+    async fn process(
+        &self,
+        attempt: &Attempt<'_>,
+        launch: &ProcessLaunch,
+        executable: &Executable,
+        era: Option<Era>,
+    ) -> Result<Connected, Probed> {
+        let server: Arc<str> = attempt.server.as_str().into();
+        let tail = Tail::new(self.limits.stderr_bytes_max);
+        let (process, stdout, stdin) = Process::spawn(
+            executable,
+            launch,
+            &self.pass_environment,
+            attempt.label.clone(),
+            tail.clone(),
+            &self.tasks,
+            server.clone(),
+        )
+        .map_err(ConnectError::from)?;
+        let (calls, closed) = (Calls::new(), CancellationToken::new());
+        let streams = (stdout, stdin);
+        let mut wire =
+            Wire::new(streams, calls.clone(), tail, closed.clone(), server, self.limits.message_bytes_max, &self.tasks);
+        let limit = self.limits.start();
+        let handshake = async {
+            let era = match era {
+                Some(era) => era,
+                None => probe(&mut wire).await?,
+            };
+            self.handshake(attempt, wire, era, calls, closed).await.map_err(Probed::Failed)
+        };
+        let outcome = tokio::time::timeout(limit, handshake).await;
+        let problem = match outcome {
+            Ok(Ok(upstream)) => return Ok(Connected { upstream: Arc::new(upstream), process: Some(process) }),
+            Ok(Err(Probed::Unanswered)) => {
+                process.stop(self.limits.stop()).await;
+                return Err(Probed::Unanswered);
+            }
+            Ok(Err(Probed::Failed(error))) => Some(error),
+            Err(_) => None,
+        };
+        Err(Probed::Failed(self.explain(process, problem, limit).await))
+    }
+
+    /// Ends a process that did not become a connection, and says why in its own words.
+    async fn explain(&self, mut process: Process, problem: Option<ConnectError>, limit: Duration) -> ConnectError {
+        const LAST_WORDS: Duration = Duration::from_millis(500);
+        let closed = matches!(&problem, Some(ConnectError::Closed));
+        let exited = if closed { process.exited(LAST_WORDS).await } else { None };
+        let tail = process.tail().clone();
+        process.stop(self.limits.stop()).await;
+        let stderr = tail.last(TAIL_LINES);
+        match (exited, problem) {
+            (None, Some(ConnectError::Closed)) => {
+                ConnectError::Handshake { problem: "it closed its output".to_owned(), stderr }
+            }
+            (Some(status), _) => ConnectError::Exited { status: process::describe(Some(status)), stderr },
+            (None, Some(ConnectError::Handshake { problem, .. })) => ConnectError::Handshake { problem, stderr },
+            (None, Some(other)) => other,
+            (None, None) => ConnectError::Timeout { limit, stderr },
+        }
+    }
+
+    async fn streamable(&self, attempt: &Attempt<'_>, launch: &RemoteLaunch) -> Result<Connected, ConnectError> {
+        let limit = self.limits.start();
+        let eras: &[Era] = match attempt.era {
+            Some(Era::Legacy) => &[Era::Legacy],
+            Some(Era::Modern) | None => &[Era::Modern, Era::Legacy],
+        };
+        let mut last = None;
+        for era in eras {
+            match tokio::time::timeout(limit, self.streamable_once(attempt, launch, *era)).await {
+                Ok(Err(error @ (ConnectError::Unauthorized { .. } | ConnectError::Remote(_)))) => return Err(error),
+                Ok(Err(error)) => last = Some(error),
+                Ok(connected) => return connected,
+                Err(_) => last = Some(ConnectError::Timeout { limit, stderr: String::new() }),
+            }
+        }
+        Err(last.unwrap_or(ConnectError::Timeout { limit, stderr: String::new() }))
+    }
+
+    async fn streamable_once(
+        &self,
+        attempt: &Attempt<'_>,
+        launch: &RemoteLaunch,
+        era: Era,
+    ) -> Result<Connected, ConnectError> {
+        let (calls, closed) = (Calls::new(), CancellationToken::new());
+        let server: Arc<str> = attempt.server.as_str().into();
+        let headers = remote::headers(launch)?;
+        let transport =
+            remote::streamable(self.http.clone(), launch, headers, server.clone(), self.limits.message_bytes_max);
+        let tap = Tap::new(transport, calls.clone(), closed.clone(), server);
+        let upstream =
+            self.handshake(attempt, tap, era, calls, closed).await.map_err(|error| at(error, &launch.url))?;
+        Ok(Connected { upstream: Arc::new(upstream), process: None })
+    }
+
+    async fn sse(&self, attempt: &Attempt<'_>, launch: &RemoteLaunch) -> Result<Connected, ConnectError> {
+        let limit = self.limits.start();
+        let (calls, closed) = (Calls::new(), CancellationToken::new());
+        let tail = Tail::new(self.limits.stderr_bytes_max);
+        let surroundings = Surroundings {
+            calls: calls.clone(),
+            tail: tail.clone(),
+            closed: closed.clone(),
+            server: attempt.server.as_str().into(),
+            message_bytes_max: self.limits.message_bytes_max,
+        };
+        let connecting = async {
+            let transport = SseTransport::connect(self.http.clone(), launch, surroundings, &self.tasks).await;
+            let transport = transport.map_err(|error| unauthorized(error, &launch.url))?;
+            self.handshake(attempt, transport, Era::Legacy, calls, closed.clone()).await
+        };
+        match tokio::time::timeout(limit, connecting).await {
+            Ok(Ok(upstream)) => Ok(Connected { upstream: Arc::new(upstream), process: None }),
+            Ok(Err(error)) => {
+                closed.cancel();
+                Err(error)
+            }
+            Err(_) => {
+                closed.cancel();
+                Err(ConnectError::Timeout { limit, stderr: tail.last(TAIL_LINES) })
+            }
+        }
+    }
+
+    async fn handshake<T: Transport<RoleClient> + 'static>(
+        &self,
+        attempt: &Attempt<'_>,
+        transport: T,
+        era: Era,
+        calls: Arc<Calls>,
+        closed: CancellationToken,
+    ) -> Result<Upstream, ConnectError> {
+        let handler = Handler {
+            capabilities: mirrored(attempt.capabilities),
+            calls: calls.clone(),
+            asker: attempt.asker.clone(),
+            question_max: self.limits.question(),
+        };
+        let lifecycle = match era {
+            Era::Legacy => ClientLifecycleMode::Initialize,
+            Era::Modern => ClientLifecycleMode::Discover { preferred_versions: vec![ProtocolVersion::V_2026_07_28] },
+        };
+        let service: RunningService<RoleClient, Handler> =
+            handler.serve_with_lifecycle(transport, lifecycle).await.map_err(|error| handshake_error(&error))?;
+        Upstream::new(service, era, calls, closed, self.limits.clone()).map_err(|error: RequestError| {
+            ConnectError::Handshake { problem: error.to_string(), stderr: String::new() }
+        })
+    }
+}
+
+/// A failed attempt, or one that is to be made again in the older way.
+enum Probed {
+    Unanswered,
+    Failed(ConnectError),
+}
+
+impl From<ConnectError> for Probed {
+    fn from(error: ConnectError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl Probed {
+    fn into_error(self) -> ConnectError {
+        match self {
+            Self::Failed(error) => error,
+            Self::Unanswered => {
+                ConnectError::Handshake { problem: "it answers nothing".to_owned(), stderr: String::new() }
+            }
+        }
+    }
+}
+
+/// Asks `server/discover` and waits for the answer to it, passing over everything else.
+async fn probe<R>(wire: &mut Wire<R>) -> Result<Era, Probed>
+where
+    R: tokio::io::AsyncRead + Send + Unpin,
+{
+    let question = json!({
+        "jsonrpc": "2.0", "id": PROBE_ID, "method": "server/discover",
+        "params": {"_meta": {
+            "io.modelcontextprotocol/protocolVersion": ProtocolVersion::V_2026_07_28.as_str(),
+            "io.modelcontextprotocol/clientInfo": implementation(),
+            "io.modelcontextprotocol/clientCapabilities": {},
+        }},
+    });
+    let asked = wire.write_line(question.to_string().into_bytes());
+    let answer = async {
+        asked.await.map_err(|_| Probed::Unanswered)?;
+        loop {
+            match wire.read_line().await {
+                Some(Line::Whole(line)) => {
+                    if let Some(era) = probe_answer(&line) {
+                        return Ok(era);
+                    }
+                    wire.noise(&line);
+                }
+                Some(Line::Oversized(_)) => {}
+                None => return Err(Probed::Unanswered),
+            }
+        }
+    };
+    tokio::time::timeout(PROBE_MAX, answer).await.unwrap_or(Err(Probed::Unanswered))
+}
+
+fn probe_answer(line: &[u8]) -> Option<Era> {
+    let answer: Value = serde_json::from_slice(line).ok()?;
+    if answer["id"] != PROBE_ID || answer.get("method").is_some() {
+        return None;
+    }
+    let listed = answer["result"]["supportedVersions"]
+        .as_array()
+        .is_some_and(|versions| versions.iter().any(|version| version == ProtocolVersion::V_2026_07_28.as_str()));
+    Some(if listed { Era::Modern } else { Era::Legacy })
+}
+
+fn handshake_error(error: &ClientInitializeError) -> ConnectError {
+    if error.is_authorization_required() {
+        let challenge = error.auth_challenge().unwrap_or("HTTP 401").to_owned();
+        return ConnectError::Unauthorized { url: String::new(), challenge };
+    }
+    let problem = match error {
+        ClientInitializeError::JsonRpcError(data) => data.message.to_string(),
+        ClientInitializeError::ConnectionClosed(_) => return ConnectError::Closed,
+        ClientInitializeError::TransportError { error, .. } if error.error.is::<std::io::Error>() => {
+            return ConnectError::Closed;
+        }
+        other => chain(other),
+    };
+    ConnectError::Handshake { problem, stderr: String::new() }
+}
+
+fn at(error: ConnectError, url: &str) -> ConnectError {
+    match error {
+        ConnectError::Unauthorized { challenge, .. } => ConnectError::Unauthorized { url: url.to_owned(), challenge },
+        other => other,
+    }
+}
+
+fn unauthorized(error: SseConnectError, url: &str) -> ConnectError {
+    match error {
+        SseConnectError::Status { status: 401 | 403, challenge, .. } => ConnectError::Unauthorized {
+            url: url.to_owned(),
+            challenge: challenge.unwrap_or_else(|| "no challenge given".to_owned()),
+        },
+        other => ConnectError::Sse(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_probe_tells_the_eras_apart() {
+        let answer = |text: &str| probe_answer(text.as_bytes());
+        let modern = r#"{"jsonrpc":"2.0","id":"mcp-broker-probe","result":{"supportedVersions":["2026-07-28"]}}"#;
+        assert_eq!(answer(modern), Some(Era::Modern));
+        let unknown = r#"{"jsonrpc":"2.0","id":"mcp-broker-probe","error":{"code":-32601,"message":"no"}}"#;
+        assert_eq!(answer(unknown), Some(Era::Legacy));
+        assert_eq!(answer(r#"{"jsonrpc":"2.0","method":"notifications/message"}"#), None);
+        assert_eq!(answer("Listening on stdio"), None);
+    }
+}

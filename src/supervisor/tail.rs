@@ -1,0 +1,90 @@
+//! The last of what a server wrote to its standard error, for messages about why it failed.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+/// A line longer than this is cut.
+const LINE_BYTES_MAX: usize = 1000;
+
+/// A bounded memory of lines; old ones make room for new ones. Clones share it.
+#[derive(Debug, Clone)]
+pub(crate) struct Tail {
+    lines: Arc<Mutex<Lines>>,
+}
+
+#[derive(Debug)]
+struct Lines {
+    kept: VecDeque<String>,
+    bytes: usize,
+    bytes_max: usize,
+}
+
+impl Tail {
+    pub(crate) fn new(bytes_max: usize) -> Self {
+        Self { lines: Arc::new(Mutex::new(Lines { kept: VecDeque::new(), bytes: 0, bytes_max })) }
+    }
+
+    /// Keeps a line.
+    pub(crate) fn line(&self, line: &str) {
+        let line: String = printable(line);
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.bytes += line.len();
+        lines.kept.push_back(line);
+        while lines.bytes > lines.bytes_max {
+            match lines.kept.pop_front() {
+                Some(old) => lines.bytes -= old.len(),
+                None => break,
+            }
+        }
+    }
+
+    /// The last few lines, oldest first; empty when there was nothing.
+    pub(crate) fn last(&self, count: usize) -> String {
+        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let skipped = lines.kept.len().saturating_sub(count);
+        lines.kept.iter().skip(skipped).map(String::as_str).collect::<Vec<_>>().join("\n")
+    }
+}
+
+fn printable(line: &str) -> String {
+    let mut kept = String::with_capacity(line.len().min(LINE_BYTES_MAX));
+    let mut escape = false;
+    for character in line.trim_end().chars() {
+        if kept.len() >= LINE_BYTES_MAX {
+            kept.push('…');
+            break;
+        }
+        match character {
+            '\u{1b}' => escape = true,
+            'm' | 'K' if escape => escape = false,
+            _ if escape => {}
+            control if control.is_control() => kept.push(' '),
+            other => kept.push(other),
+        }
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_lines_make_room() {
+        let tail = Tail::new(10);
+        for line in ["aaaa", "bbbb", "cccc"] {
+            tail.line(line);
+        }
+        assert_eq!(tail.last(10), "bbbb\ncccc");
+        assert_eq!(tail.last(1), "cccc");
+    }
+
+    #[test]
+    fn colours_and_control_characters_are_taken_out() {
+        let tail = Tail::new(1000);
+        tail.line("\u{1b}[31merror\u{1b}[0m\tx\u{7}");
+        assert_eq!(tail.last(1), "error x ");
+    }
+}

@@ -1,0 +1,516 @@
+//! A connection to one server, ready for use.
+//!
+//! [`Upstream::request`] sends one request on a caller's behalf and waits for its answer, with deadlines that progress puts
+//! off. What the server asks meanwhile goes to that caller, if it declared that it can answer. A server of revision
+//! 2026-07-28 asks by answering `input_required`; for a caller of an older revision the question is put here and the
+//! request sent again, for a caller of the same revision that answer is passed on.
+
+use std::{
+    borrow::Cow,
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::Duration,
+};
+
+use futures_util::future::BoxFuture;
+use rmcp::{
+    ClientHandler, Peer, RoleClient,
+    model::{
+        CancelledNotificationParam, ClientCapabilities, ClientConfig, ClientRequest, CreateMessageRequest,
+        CreateMessageRequestParams, CreateMessageResult, ElicitRequest, ElicitRequestParams, ElicitResult, ErrorCode,
+        ErrorData, GetExtensions as _, Implementation, InputRequest, InputRequiredResult, InputResponses,
+        ListRootsRequest, ListRootsResult, LoggingLevel, RequestId, ServerPeerInfo, ServerResult, SetLevelRequest,
+        SetLevelRequestParams, SubscribeRequest, SubscribeRequestParams, SubscriptionFilter, UnsubscribeRequest,
+        UnsubscribeRequestParams,
+    },
+    service::{
+        InboundStreamOrigin, NotificationContext, PeerRequestOptions, RequestContext, RequestHandle, RunningService,
+        ServiceError,
+    },
+};
+use serde_json::Value;
+use tokio::{sync::broadcast, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    calls::{Activity, Attribution, Calls, InstanceEvent, OnBehalfOf},
+    surface::Surface,
+};
+use crate::{
+    caller::{Caller, Era, cannot_answer},
+    config::Limits,
+};
+
+/// How often one call may be asked for more input before it is given up on.
+const ROUNDS_MAX: usize = 16;
+
+/// Requests that are not a call (lists, levels, subscriptions) get this long.
+const SMALL_REQUEST: Duration = Duration::from_secs(30);
+
+/// Somebody who can be asked what belongs to no call: a session, through a client that is connected to it.
+pub trait Asker: Send + Sync {
+    fn ask(&self, request: InputRequest) -> BoxFuture<'_, Result<Value, ErrorData>>;
+}
+
+/// Why a request has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestError {
+    /// The server refused it, in the protocol's way.
+    #[error("{}", .0.message)]
+    Protocol(ErrorData),
+    #[error("the connection to the server ended during the call")]
+    Closed,
+    #[error("the server neither answered nor reported progress for {} s", .0.as_secs())]
+    Silent(Duration),
+    #[error("the call took longer than {} s", .0.as_secs())]
+    TooLong(Duration),
+    #[error("the client cancelled the call")]
+    Cancelled,
+    #[error("the server asked for input more than {ROUNDS_MAX} times")]
+    TooManyRounds,
+    #[error("the server's answer is of another kind than was asked for")]
+    UnexpectedAnswer,
+    #[error("the request could not be sent: {0}")]
+    Send(String),
+}
+
+/// One connection.
+pub struct Upstream {
+    peer: Peer<RoleClient>,
+    service: Mutex<Option<RunningService<RoleClient, Handler>>>,
+    era: Era,
+    info: ServerPeerInfo,
+    calls: Arc<Calls>,
+    closed: CancellationToken,
+    log_level: Mutex<Option<LoggingLevel>>,
+    limits: Arc<Limits>,
+}
+
+impl Upstream {
+    pub(crate) fn new(
+        service: RunningService<RoleClient, Handler>,
+        era: Era,
+        calls: Arc<Calls>,
+        closed: CancellationToken,
+        limits: Arc<Limits>,
+    ) -> Result<Self, RequestError> {
+        let peer = service.peer().clone();
+        let info = peer.peer_info().ok_or(RequestError::UnexpectedAnswer)?;
+        Ok(Self {
+            info: (*info).clone(),
+            peer,
+            service: Mutex::new(Some(service)),
+            era,
+            calls,
+            closed,
+            log_level: Mutex::new(None),
+            limits,
+        })
+    }
+
+    #[must_use]
+    pub fn era(&self) -> Era {
+        self.era
+    }
+
+    /// What the server said of itself.
+    #[must_use]
+    pub fn info(&self) -> &ServerPeerInfo {
+        &self.info
+    }
+
+    /// What happens on this connection that is not for one call.
+    #[must_use]
+    pub fn events(&self) -> broadcast::Receiver<InstanceEvent> {
+        self.calls.events()
+    }
+
+    /// Completes when the connection has ended.
+    pub async fn closed(&self) {
+        self.closed.cancelled().await;
+    }
+
+    /// Ends the connection.
+    pub async fn close(&self) {
+        let service = self.service.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(service) = service {
+            let _ = service.cancel().await;
+        }
+        self.closed.cancel();
+    }
+
+    /// Everything the server offers, all pages of it.
+    ///
+    /// # Errors
+    ///
+    /// When a list cannot be had.
+    pub async fn surface(&self) -> Result<Surface, RequestError> {
+        super::surface::read(self, self.limits.listed_max).await
+    }
+
+    /// Sends a request on `caller`'s behalf.
+    ///
+    /// # Errors
+    ///
+    /// When there is no answer, or the answer is a refusal.
+    pub async fn request(&self, mut request: ClientRequest, caller: &Caller) -> Result<ServerResult, RequestError> {
+        self.raise_log_level(caller).await;
+        for _round in 0..ROUNDS_MAX {
+            let result = self.request_once(request.clone(), caller).await?;
+            let ServerResult::InputRequiredResult(wanted) = result else {
+                return Ok(result);
+            };
+            if caller.era == Era::Modern {
+                return Ok(ServerResult::InputRequiredResult(wanted));
+            }
+            let (responses, state) = self.ask_all(wanted, caller).await?;
+            answer_with(&mut request, responses, state);
+        }
+        Err(RequestError::TooManyRounds)
+    }
+
+    /// Sends a request of the broker's own.
+    pub(crate) async fn small_request(&self, request: ClientRequest) -> Result<ServerResult, RequestError> {
+        let options = PeerRequestOptions::with_timeout(SMALL_REQUEST);
+        let handle = self.peer.send_request_with_option(request, options).await.map_err(sending)?;
+        let answer = tokio::select! {
+            biased;
+            answer = handle.await_response() => answer,
+            () = self.closed.cancelled() => return Err(RequestError::Closed),
+        };
+        answer.map_err(|error| match error {
+            ServiceError::Timeout { timeout } => RequestError::Silent(timeout),
+            other => service_error(other),
+        })
+    }
+
+    async fn request_once(&self, mut request: ClientRequest, caller: &Caller) -> Result<ServerResult, RequestError> {
+        let behalf = OnBehalfOf::caller(caller);
+        let activity = behalf.activity.clone();
+        request.extensions_mut().insert(behalf);
+        let mut options = PeerRequestOptions::no_options();
+        let mut meta = caller.request_meta();
+        if self.era == Era::Modern {
+            meta.set_client_capabilities(mirrored(&caller.capabilities));
+            if let Some(level) = caller.log_level {
+                meta.set_log_level(level);
+            }
+        }
+        options.meta = Some(meta);
+        let handle = self.peer.send_request_with_option(request, options).await.map_err(sending)?;
+        self.await_answer(handle, caller, &activity).await
+    }
+
+    async fn await_answer(
+        &self,
+        mut handle: RequestHandle<RoleClient>,
+        caller: &Caller,
+        activity: &Activity,
+    ) -> Result<ServerResult, RequestError> {
+        let (silent_max, total_max) = (self.limits.call(), self.limits.call_total());
+        let mut silent = std::pin::pin!(tokio::time::sleep(silent_max));
+        let mut total = std::pin::pin!(tokio::time::sleep(total_max));
+        let failure = loop {
+            tokio::select! {
+                biased;
+                answer = &mut handle.rx => {
+                    return match answer {
+                        Ok(Ok(result)) => Ok(result),
+                        Ok(Err(error)) => Err(service_error(error)),
+                        Err(_) => Err(RequestError::Closed),
+                    };
+                }
+                () = self.closed.cancelled() => return Err(RequestError::Closed),
+                () = caller.cancelled.cancelled() => break RequestError::Cancelled,
+                () = activity.next() => silent.as_mut().reset(Instant::now() + silent_max),
+                () = &mut silent => {
+                    if !activity.is_asking() {
+                        break RequestError::Silent(silent_max);
+                    }
+                    silent.as_mut().reset(Instant::now() + silent_max);
+                }
+                () = &mut total => break RequestError::TooLong(total_max),
+            }
+        };
+        let _ = handle.cancel(Some(failure.to_string())).await;
+        Err(failure)
+    }
+
+    async fn ask_all(
+        &self,
+        wanted: InputRequiredResult,
+        caller: &Caller,
+    ) -> Result<(InputResponses, Option<String>), RequestError> {
+        let mut responses = InputResponses::new();
+        for (key, request) in wanted.input_requests.into_iter().flatten() {
+            if !caller.can_answer(&request) {
+                return Err(RequestError::Protocol(cannot_answer(&request)));
+            }
+            let answer = self.in_time(caller.link.ask(request)).await.map_err(RequestError::Protocol)?;
+            responses.insert(key, answer);
+        }
+        Ok((responses, wanted.request_state))
+    }
+
+    async fn in_time(&self, answer: impl Future<Output = Result<Value, ErrorData>>) -> Result<Value, ErrorData> {
+        in_time(self.limits.question(), answer).await
+    }
+
+    /// Has a server of the older era send what the caller wants to see. It knows one level, for everybody.
+    async fn raise_log_level(&self, caller: &Caller) {
+        let Some(level) = caller.log_level.filter(|_| self.era == Era::Legacy) else {
+            return;
+        };
+        let current = *self.log_level.lock().unwrap_or_else(PoisonError::into_inner);
+        if current.is_none_or(|current| super::calls::severity(level) < super::calls::severity(current)) {
+            self.set_log_level(level).await;
+        }
+    }
+
+    /// Sets the level of the log messages a server of the older era sends. One that has none is left alone.
+    pub async fn set_log_level(&self, level: LoggingLevel) {
+        if self.era == Era::Modern || self.info.capabilities.logging.is_none() {
+            return;
+        }
+        let request = ClientRequest::SetLevelRequest(SetLevelRequest::new(SetLevelRequestParams::new(level)));
+        match self.small_request(request).await {
+            Ok(_) => *self.log_level.lock().unwrap_or_else(PoisonError::into_inner) = Some(level),
+            Err(error) => tracing::debug!(%error, "a server did not take a log level"),
+        }
+    }
+
+    /// Has the server report changes of a resource, for as long as the returned guard lives.
+    ///
+    /// # Errors
+    ///
+    /// When the server refuses.
+    pub async fn subscribe(&self, uri: &str) -> Result<ResourceSubscription, RequestError> {
+        match self.era {
+            Era::Legacy => {
+                let params = SubscribeRequestParams::new(uri);
+                self.small_request(ClientRequest::SubscribeRequest(SubscribeRequest::new(params))).await?;
+                Ok(ResourceSubscription { peer: self.peer.clone(), uri: uri.to_owned(), stop: None })
+            }
+            Era::Modern => {
+                let filter = SubscriptionFilter::builder().resource_subscription(uri).build();
+                let stop = self.listen(filter).await?;
+                Ok(ResourceSubscription { peer: self.peer.clone(), uri: uri.to_owned(), stop: Some(stop) })
+            }
+        }
+    }
+
+    /// Keeps a `subscriptions/listen` open until the returned token is cancelled. What it brings arrives as events.
+    pub(crate) async fn listen(&self, filter: SubscriptionFilter) -> Result<CancellationToken, RequestError> {
+        let stop = CancellationToken::new();
+        let mut subscription = tokio::time::timeout(SMALL_REQUEST, self.peer.listen(filter))
+            .await
+            .map_err(|_| RequestError::Silent(SMALL_REQUEST))?
+            .map_err(service_error)?;
+        let (stopped, closed) = (stop.clone(), self.closed.clone());
+        #[expect(clippy::disallowed_methods, reason = "ends with its subscription or its connection")]
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    () = stopped.cancelled() => break,
+                    () = closed.cancelled() => break,
+                    next = subscription.next() => if !matches!(next, Ok(Some(_))) { break },
+                }
+            }
+            let _ = subscription.cancel().await;
+        });
+        Ok(stop)
+    }
+
+    /// Tells a server of the older era that the client's roots have changed.
+    pub async fn notify_roots_changed(&self) {
+        if self.era == Era::Legacy {
+            let _ = self.peer.notify_roots_list_changed().await;
+        }
+    }
+}
+
+/// Ends a resource subscription when it is dropped.
+pub struct ResourceSubscription {
+    peer: Peer<RoleClient>,
+    uri: String,
+    stop: Option<CancellationToken>,
+}
+
+impl Drop for ResourceSubscription {
+    fn drop(&mut self) {
+        if let Some(stop) = &self.stop {
+            stop.cancel();
+            return;
+        }
+        let (peer, uri) = (self.peer.clone(), std::mem::take(&mut self.uri));
+        #[expect(clippy::disallowed_methods, reason = "one bounded request")]
+        tokio::spawn(async move {
+            let request =
+                ClientRequest::UnsubscribeRequest(UnsubscribeRequest::new(UnsubscribeRequestParams::new(uri)));
+            let options = PeerRequestOptions::with_timeout(SMALL_REQUEST);
+            if let Ok(handle) = peer.send_request_with_option(request, options).await {
+                let _ = handle.await_response().await;
+            }
+        });
+    }
+}
+
+/// Capabilities that are declared to a server on behalf of a client that has `capabilities`.
+///
+/// Tasks are left out: the broker does not pass them on.
+#[must_use]
+pub fn mirrored(capabilities: &ClientCapabilities) -> ClientCapabilities {
+    let mut mirrored = ClientCapabilities::default();
+    mirrored.roots.clone_from(&capabilities.roots);
+    mirrored.sampling.clone_from(&capabilities.sampling);
+    mirrored.elicitation.clone_from(&capabilities.elicitation);
+    mirrored.extensions.clone_from(&capabilities.extensions);
+    if let Some(extensions) = &mut mirrored.extensions {
+        extensions.retain(|name, _| name != rmcp::model::TASKS_EXTENSION_ID);
+    }
+    mirrored
+}
+
+/// The broker, as the client of a server.
+pub(crate) struct Handler {
+    pub(crate) capabilities: ClientCapabilities,
+    pub(crate) calls: Arc<Calls>,
+    pub(crate) asker: Weak<dyn Asker>,
+    pub(crate) question_max: Duration,
+}
+
+impl Handler {
+    async fn question<T: serde::de::DeserializeOwned>(
+        &self,
+        request: InputRequest,
+        context: &RequestContext<RoleClient>,
+    ) -> Result<T, ErrorData> {
+        let origin = match context.extensions.get::<InboundStreamOrigin>() {
+            Some(InboundStreamOrigin::OutboundRequest(id)) => Some(id.clone()),
+            _ => None,
+        };
+        let answer = self.route(request, origin.as_ref()).await?;
+        serde_json::from_value(answer).map_err(|error| {
+            ErrorData::new(ErrorCode::INTERNAL_ERROR, format!("the client's answer has the wrong form: {error}"), None)
+        })
+    }
+
+    async fn route(&self, request: InputRequest, origin: Option<&RequestId>) -> Result<Value, ErrorData> {
+        match self.calls.asked_by(origin) {
+            Attribution::Call(behalf) => {
+                if !can_answer(&behalf.capabilities, &request) {
+                    return Err(cannot_answer(&request));
+                }
+                let _asking = behalf.activity.asking();
+                in_time(self.question_max, behalf.link.ask(request)).await
+            }
+            Attribution::Nobody => match self.asker.upgrade() {
+                Some(asker) => in_time(self.question_max, asker.ask(request)).await,
+                None => Err(cannot_answer(&request)),
+            },
+            Attribution::Ambiguous(calls) => {
+                let message = format!(
+                    "{calls} calls are in flight on this server and the question does not say which it belongs to: \
+                     call one at a time"
+                );
+                Err(ErrorData::new(ErrorCode::INVALID_REQUEST, message, None))
+            }
+        }
+    }
+}
+
+fn can_answer(capabilities: &ClientCapabilities, request: &InputRequest) -> bool {
+    let mut caller = Caller::internal(crate::ids::Principal::Local);
+    caller.capabilities = capabilities.clone();
+    caller.can_answer(request)
+}
+
+async fn in_time(limit: Duration, answer: impl Future<Output = Result<Value, ErrorData>>) -> Result<Value, ErrorData> {
+    tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| {
+        let message = format!("nobody answered within {} s", limit.as_secs());
+        Err(ErrorData::new(ErrorCode::INTERNAL_ERROR, message, None))
+    })
+}
+
+impl ClientHandler for Handler {
+    fn get_info(&self) -> ClientConfig {
+        ClientConfig::new(self.capabilities.clone(), implementation())
+    }
+
+    async fn create_message(
+        &self,
+        params: CreateMessageRequestParams,
+        context: RequestContext<RoleClient>,
+    ) -> Result<CreateMessageResult, ErrorData> {
+        self.question(InputRequest::CreateMessage(CreateMessageRequest::new(params)), &context).await
+    }
+
+    async fn list_roots(&self, context: RequestContext<RoleClient>) -> Result<ListRootsResult, ErrorData> {
+        self.question(InputRequest::ListRoots(ListRootsRequest::default()), &context).await
+    }
+
+    async fn create_elicitation(
+        &self,
+        params: ElicitRequestParams,
+        context: RequestContext<RoleClient>,
+    ) -> Result<ElicitResult, ErrorData> {
+        self.question(InputRequest::Elicitation(ElicitRequest::new(params)), &context).await
+    }
+
+    async fn on_cancelled(&self, _: CancelledNotificationParam, _: NotificationContext<RoleClient>) {}
+}
+
+/// What the broker calls itself towards servers.
+#[must_use]
+pub fn implementation() -> Implementation {
+    Implementation::new("mcp-broker", env!("CARGO_PKG_VERSION")).with_title("mcp-broker")
+}
+
+fn answer_with(request: &mut ClientRequest, responses: InputResponses, state: Option<String>) {
+    match request {
+        ClientRequest::CallToolRequest(call) => {
+            call.params.input_responses = Some(responses);
+            call.params.request_state = state;
+        }
+        ClientRequest::GetPromptRequest(get) => {
+            get.params.input_responses = Some(responses);
+            get.params.request_state = state;
+        }
+        ClientRequest::ReadResourceRequest(read) => {
+            read.params.input_responses = Some(responses);
+            read.params.request_state = state;
+        }
+        _ => {}
+    }
+}
+
+fn sending(error: ServiceError) -> RequestError {
+    match error {
+        ServiceError::TransportClosed => RequestError::Closed,
+        other => RequestError::Send(other.to_string()),
+    }
+}
+
+fn service_error(error: ServiceError) -> RequestError {
+    match error {
+        ServiceError::McpError(error) => RequestError::Protocol(error),
+        ServiceError::TransportClosed => RequestError::Closed,
+        ServiceError::TransportSend(error) => RequestError::Send(chain(&error)),
+        ServiceError::Cancelled { .. } => RequestError::Cancelled,
+        ServiceError::Timeout { timeout } => RequestError::Silent(timeout),
+        _ => RequestError::UnexpectedAnswer,
+    }
+}
+
+/// An error with everything that caused it, in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text: Cow<'_, str> = error.to_string().into();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}").into();
+        }
+        source = cause.source();
+    }
+    text.into_owned()
+}
