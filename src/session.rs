@@ -1,0 +1,541 @@
+//! Sessions: the broker's own durable objects.
+//!
+//! A session holds which servers are on for one client, their config, and who may use it. It is not a connection: it is
+//! found again by an `Mcp-Session-Id`, a URL, a token, a name or a handle, also after a restart, because every change is
+//! committed before it takes effect here. What is in memory is a copy that can be dropped and read again.
+
+pub mod menu;
+pub mod names;
+mod registry;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{
+        Arc, Mutex, PoisonError, RwLock, Weak,
+        atomic::{AtomicI64, AtomicU64, Ordering},
+    },
+};
+
+use futures_util::future::BoxFuture;
+use rmcp::{
+    Peer, RoleServer,
+    model::{
+        ClientCapabilities, ClientResult, CreateMessageResult, ElicitResult, ErrorCode, ErrorData, InputRequest,
+        ListRootsResult, LoggingLevel, LoggingMessageNotificationParam, ServerRequest,
+    },
+};
+use serde_json::{Map, Value};
+use tokio::sync::{broadcast, watch};
+
+use crate::{
+    caller::{Caller, cannot_answer},
+    clock::Timestamp,
+    ids::{Principal, ServerName, SessionId},
+    store::sessions::{Activation, SessionKind, SessionRow, SessionServerRow, StoredSession},
+    supervisor::{Asker, Instance, Surface, calls::InstanceEvent, upstream::ResourceSubscription},
+};
+use menu::Menu;
+
+pub use registry::{Sessions, SessionsError};
+
+/// Changes a slow listener may be behind by.
+const CHANGES_MAX: usize = 64;
+
+/// A server that is on in a session.
+#[derive(Debug, Clone)]
+pub struct AddedServer {
+    pub server: ServerName,
+    /// What the names of its tools begin with.
+    pub prefix: String,
+    pub activate: Activation,
+    pub added_at: Timestamp,
+    /// Whether the operator put it into every session.
+    pub fixed: bool,
+    /// What it offers, as far as that is known.
+    pub surface: Option<Arc<Surface>>,
+}
+
+/// Something a connected client wants to hear of.
+#[derive(Debug, Clone)]
+pub enum Change {
+    Tools,
+    Prompts,
+    Resources,
+    ResourceUpdated(String),
+    Log {
+        server: ServerName,
+        message: LoggingMessageNotificationParam,
+    },
+    /// The session has ended.
+    Ended,
+}
+
+/// A connected client of a revision up to 2025-11-25, which can be asked things.
+struct Client {
+    number: u64,
+    peer: Peer<RoleServer>,
+    capabilities: ClientCapabilities,
+}
+
+/// One session.
+pub struct Session {
+    id: SessionId,
+    kind: SessionKind,
+    principal: Principal,
+    name: Option<String>,
+    created_at: Timestamp,
+    used_at: AtomicI64,
+    flushed_at: AtomicI64,
+    contents: RwLock<Contents>,
+    menus: Mutex<HashMap<bool, (u64, Arc<Menu>)>>,
+    changes: broadcast::Sender<Change>,
+    clients: Mutex<Vec<Client>>,
+    client_numbers: AtomicU64,
+    log_level: Mutex<Option<LoggingLevel>>,
+    locks: Mutex<HashMap<ServerName, Arc<tokio::sync::Mutex<()>>>>,
+    attached: Mutex<HashMap<ServerName, Weak<Instance>>>,
+    subscriptions: Mutex<HashMap<String, Subscribed>>,
+    /// Subscriptions that are being made.
+    settling: watch::Sender<usize>,
+}
+
+#[derive(Default)]
+struct Contents {
+    servers: Vec<AddedServer>,
+    configs: BTreeMap<ServerName, Map<String, Value>>,
+    /// Counts changes, so that a menu knows whether it is still true.
+    version: u64,
+}
+
+/// A resource that clients of the session follow.
+struct Subscribed {
+    followers: usize,
+    server: ServerName,
+    _subscription: Option<ResourceSubscription>,
+}
+
+impl Session {
+    fn new(stored: StoredSession, fixed: &[ServerName]) -> Arc<Self> {
+        let row: SessionRow = stored.row;
+        let mut servers: Vec<AddedServer> = Vec::new();
+        for server in fixed {
+            let prefix = names::prefix(server, |taken| servers.iter().any(|added| added.prefix == taken));
+            servers.push(AddedServer {
+                server: server.clone(),
+                prefix,
+                activate: Activation::All,
+                added_at: row.created_at,
+                fixed: true,
+                surface: None,
+            });
+        }
+        for added in stored.servers {
+            if !fixed.contains(&added.server) {
+                servers.push(AddedServer {
+                    server: added.server,
+                    prefix: added.prefix,
+                    activate: added.activate,
+                    added_at: added.added_at,
+                    fixed: false,
+                    surface: None,
+                });
+            }
+        }
+        let used_at = row.used_at.as_microsecond();
+        Arc::new(Self {
+            id: row.id,
+            kind: row.kind,
+            principal: row.principal,
+            name: row.name,
+            created_at: row.created_at,
+            used_at: AtomicI64::new(used_at),
+            flushed_at: AtomicI64::new(used_at),
+            contents: RwLock::new(Contents { servers, configs: stored.configs.into_iter().collect(), version: 0 }),
+            menus: Mutex::default(),
+            changes: broadcast::Sender::new(CHANGES_MAX),
+            clients: Mutex::default(),
+            client_numbers: AtomicU64::new(0),
+            log_level: Mutex::default(),
+            locks: Mutex::default(),
+            attached: Mutex::default(),
+            subscriptions: Mutex::default(),
+            settling: watch::Sender::new(0),
+        })
+    }
+
+    #[must_use]
+    pub fn id(&self) -> &SessionId {
+        &self.id
+    }
+
+    #[must_use]
+    pub fn kind(&self) -> SessionKind {
+        self.kind
+    }
+
+    #[must_use]
+    pub fn principal(&self) -> &Principal {
+        &self.principal
+    }
+
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
+    #[must_use]
+    pub fn created_at(&self) -> Timestamp {
+        self.created_at
+    }
+
+    /// Notes that the session is being used.
+    pub fn touch(&self, now: Timestamp) {
+        self.used_at.fetch_max(now.as_microsecond(), Ordering::Relaxed);
+    }
+
+    #[must_use]
+    pub fn used_at(&self) -> Timestamp {
+        Timestamp::from_microsecond(self.used_at.load(Ordering::Relaxed)).unwrap_or(self.created_at)
+    }
+
+    /// Every server that is on, in the order in which they were added.
+    #[must_use]
+    pub fn servers(&self) -> Vec<AddedServer> {
+        self.read().servers.clone()
+    }
+
+    /// The server of that name, if it is on.
+    #[must_use]
+    pub fn server(&self, server: &ServerName) -> Option<AddedServer> {
+        self.read().servers.iter().find(|added| added.server == *server).cloned()
+    }
+
+    /// How many servers are on.
+    #[must_use]
+    pub fn server_count(&self) -> usize {
+        self.read().servers.len()
+    }
+
+    /// The config that was set for a server, on or not.
+    #[must_use]
+    pub fn config(&self, server: &ServerName) -> Map<String, Value> {
+        self.read().configs.get(server).cloned().unwrap_or_default()
+    }
+
+    /// The prefix a server has, or would get.
+    #[must_use]
+    pub fn prefix_for(&self, server: &ServerName) -> String {
+        let contents = self.read();
+        match contents.servers.iter().find(|added| added.server == *server) {
+            Some(added) => added.prefix.clone(),
+            None => names::prefix(server, |taken| contents.servers.iter().any(|added| added.prefix == taken)),
+        }
+    }
+
+    /// Takes over a server that has been committed.
+    fn put_server(&self, row: SessionServerRow, surface: Option<Arc<Surface>>) {
+        let known = self.server(&row.server).and_then(|added| added.surface);
+        {
+            let surface = surface.clone();
+            let mut contents = self.write();
+            match contents.servers.iter_mut().find(|added| added.server == row.server) {
+                Some(added) => {
+                    added.activate = row.activate;
+                    if surface.is_some() {
+                        added.surface = surface;
+                    }
+                }
+                None => contents.servers.push(AddedServer {
+                    server: row.server,
+                    prefix: row.prefix,
+                    activate: row.activate,
+                    added_at: row.added_at,
+                    fixed: false,
+                    surface,
+                }),
+            }
+        }
+        self.announce_lists(&[known, surface]);
+    }
+
+    /// Puts its servers into the given order.
+    fn arrange(&self, order: &[ServerName]) {
+        let place = |server: &ServerName| order.iter().position(|named| named == server);
+        self.write().servers.sort_by_key(|added| (!added.fixed, place(&added.server)));
+    }
+
+    fn remove_server(&self, server: &ServerName) {
+        let known = self.server(server).and_then(|added| added.surface);
+        self.write().servers.retain(|added| added.server != *server || added.fixed);
+        self.lock(&self.subscriptions).retain(|_, subscribed| subscribed.server != *server);
+        self.announce_lists(&[known]);
+    }
+
+    fn put_config(&self, server: &ServerName, config: Map<String, Value>) {
+        self.write().configs.insert(server.clone(), config);
+    }
+
+    /// Takes over what a server says it offers; says whether that is news.
+    pub fn put_surface(&self, server: &ServerName, surface: Arc<Surface>) -> bool {
+        let is_known = |added: &AddedServer| {
+            added.surface.as_ref().is_some_and(|known| Arc::ptr_eq(known, &surface) || *known == surface)
+        };
+        if self.read().servers.iter().any(|added| added.server == *server && is_known(added)) {
+            return false;
+        }
+        let mut contents = self.write();
+        let Some(added) = contents.servers.iter_mut().find(|added| added.server == *server) else {
+            return false;
+        };
+        let known = added.surface.replace(surface.clone());
+        drop(contents);
+        self.announce_lists(&[known, Some(surface)]);
+        true
+    }
+
+    /// Announces the lists that have to do with what was there and what is there now.
+    fn announce_lists(&self, surfaces: &[Option<Arc<Surface>>]) {
+        let any = |has: fn(&Surface) -> bool| surfaces.iter().flatten().any(|surface| has(surface));
+        self.announce(Change::Tools);
+        if any(|surface| !surface.prompts.is_empty()) {
+            self.announce(Change::Prompts);
+        }
+        if any(|surface| !surface.resources.is_empty() || !surface.resource_templates.is_empty()) {
+            self.announce(Change::Resources);
+        }
+    }
+
+    /// What the session offers now.
+    #[must_use]
+    pub fn menu(&self, with_prefixes: bool) -> Arc<Menu> {
+        let mut menus = self.lock(&self.menus);
+        let contents = self.read();
+        if let Some((version, menu)) = menus.get(&with_prefixes)
+            && *version == contents.version
+        {
+            return menu.clone();
+        }
+        let menu = Arc::new(Menu::of(&contents.servers, with_prefixes));
+        menus.insert(with_prefixes, (contents.version, menu.clone()));
+        menu
+    }
+
+    /// What happens in the session, for whoever serves a client of it.
+    #[must_use]
+    pub fn changes(&self) -> broadcast::Receiver<Change> {
+        self.changes.subscribe()
+    }
+
+    /// Tells everybody who listens.
+    pub fn announce(&self, change: Change) {
+        let _ = self.changes.send(change);
+    }
+
+    /// A lock that is held while a server is added, configured or removed.
+    #[must_use]
+    pub fn server_lock(&self, server: &ServerName) -> Arc<tokio::sync::Mutex<()>> {
+        let mut locks = self.lock(&self.locks);
+        locks.retain(|_, lock| Arc::strong_count(lock) > 1);
+        locks.entry(server.clone()).or_default().clone()
+    }
+
+    /// Notes that the session listens to an instance; says whether it did not before.
+    pub fn attach(&self, instance: &Arc<Instance>) -> bool {
+        let mut attached = self.lock(&self.attached);
+        let known = attached.get(instance.server()).and_then(Weak::upgrade);
+        if known.is_some_and(|known| Arc::ptr_eq(&known, instance)) {
+            return false;
+        }
+        attached.insert(instance.server().clone(), Arc::downgrade(instance));
+        true
+    }
+
+    /// Passes on what happened at an instance.
+    pub fn happened(&self, instance: &Instance, event: InstanceEvent) {
+        if let Some(surface) = instance.surface() {
+            self.put_surface(instance.server(), surface);
+        }
+        match event {
+            InstanceEvent::ToolsChanged | InstanceEvent::PromptsChanged | InstanceEvent::ResourcesChanged => {}
+            InstanceEvent::ResourceUpdated(uri) => self.announce(Change::ResourceUpdated(uri)),
+            InstanceEvent::Log(message) => {
+                self.announce(Change::Log { server: instance.server().clone(), message });
+            }
+        }
+    }
+
+    /// The level of log messages its clients asked for (revisions up to 2025-11-25).
+    #[must_use]
+    pub fn log_level(&self) -> Option<LoggingLevel> {
+        *self.lock(&self.log_level)
+    }
+
+    pub fn set_log_level(&self, level: LoggingLevel) {
+        *self.lock(&self.log_level) = Some(level);
+    }
+
+    /// Registers a connected client that can be asked things. It is forgotten when the guard is dropped.
+    #[must_use]
+    pub fn connect(self: &Arc<Self>, peer: Peer<RoleServer>, capabilities: ClientCapabilities) -> ConnectedClient {
+        let number = self.client_numbers.fetch_add(1, Ordering::Relaxed);
+        self.lock(&self.clients).push(Client { number, peer, capabilities });
+        ConnectedClient { session: self.clone(), number }
+    }
+
+    /// How many clients are connected that can be pushed to.
+    #[must_use]
+    pub fn connected(&self) -> usize {
+        self.lock(&self.clients).len()
+    }
+
+    /// Notes that a subscription is being made, until the guard is dropped.
+    ///
+    /// A client of revision 2026-07-28 is told that it is subscribed before its servers are; calls it makes wait until they
+    /// are, so that it misses nothing that they cause.
+    #[must_use]
+    pub fn unsettled(&self) -> Unsettled<'_> {
+        self.settling.send_modify(|making| *making += 1);
+        Unsettled(&self.settling)
+    }
+
+    /// Completes when no subscription is being made.
+    pub async fn settled(&self) {
+        if *self.settling.borrow() > 0 {
+            let _ = self.settling.subscribe().wait_for(|making| *making == 0).await;
+        }
+    }
+
+    /// Follows a resource for one more client. The first one's subscription is kept for all.
+    pub fn follow(&self, uri: &str, server: &ServerName, subscription: Option<ResourceSubscription>) {
+        let mut subscriptions = self.lock(&self.subscriptions);
+        let subscribed = subscriptions.entry(uri.to_owned()).or_insert_with(|| Subscribed {
+            followers: 0,
+            server: server.clone(),
+            _subscription: subscription,
+        });
+        subscribed.followers += 1;
+    }
+
+    /// Whether a resource is followed already.
+    #[must_use]
+    pub fn follows(&self, uri: &str) -> bool {
+        self.lock(&self.subscriptions).contains_key(uri)
+    }
+
+    /// Follows a resource for one client less.
+    pub fn unfollow(&self, uri: &str) {
+        let mut subscriptions = self.lock(&self.subscriptions);
+        if let Some(subscribed) = subscriptions.get_mut(uri) {
+            subscribed.followers -= 1;
+            if subscribed.followers == 0 {
+                subscriptions.remove(uri);
+            }
+        }
+    }
+
+    /// The resources of a server that are followed, so that a new instance of it can be asked for them.
+    #[must_use]
+    pub fn followed(&self, server: &ServerName) -> Vec<String> {
+        let subscriptions = self.lock(&self.subscriptions);
+        subscriptions
+            .iter()
+            .filter(|(_, subscribed)| subscribed.server == *server)
+            .map(|(uri, _)| uri.clone())
+            .collect()
+    }
+
+    /// Puts a new instance's subscription in the place of a lost one.
+    pub fn refollow(&self, uri: &str, subscription: ResourceSubscription) {
+        if let Some(subscribed) = self.lock(&self.subscriptions).get_mut(uri) {
+            subscribed._subscription = Some(subscription);
+        }
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, Contents> {
+        self.contents.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Everything that is written may show in a menu.
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, Contents> {
+        let mut contents = self.contents.write().unwrap_or_else(PoisonError::into_inner);
+        contents.version += 1;
+        contents
+    }
+
+    #[expect(clippy::unused_self, reason = "reads better at the call")]
+    fn lock<'a, T>(&self, mutex: &'a Mutex<T>) -> std::sync::MutexGuard<'a, T> {
+        mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A question that belongs to no call goes to the client that connected last and can answer it.
+impl Asker for Session {
+    fn ask(&self, request: InputRequest) -> BoxFuture<'_, Result<Value, ErrorData>> {
+        let able = self
+            .lock(&self.clients)
+            .iter()
+            .rev()
+            .find(|client| can_answer(client, &request))
+            .map(|client| client.peer.clone());
+        Box::pin(async move {
+            match able {
+                Some(peer) => ask_peer(&peer, request).await,
+                None => Err(cannot_answer(&request)),
+            }
+        })
+    }
+}
+
+fn can_answer(client: &Client, request: &InputRequest) -> bool {
+    let mut caller = Caller::internal(Principal::Local);
+    caller.capabilities = client.capabilities.clone();
+    caller.can_answer(request)
+}
+
+/// Puts a question to a connected client of a revision up to 2025-11-25.
+///
+/// # Errors
+///
+/// What the client answers, or that it is gone.
+pub async fn ask_peer(peer: &Peer<RoleServer>, request: InputRequest) -> Result<Value, ErrorData> {
+    let request = match request {
+        InputRequest::CreateMessage(request) => ServerRequest::CreateMessageRequest(request),
+        InputRequest::Elicitation(request) => ServerRequest::ElicitRequest(request),
+        InputRequest::ListRoots(request) => ServerRequest::ListRootsRequest(request),
+        other => return Err(cannot_answer(&other)),
+    };
+    let answer = peer.send_request(request).await.map_err(|error| match error {
+        rmcp::service::ServiceError::McpError(error) => error,
+        other => ErrorData::new(ErrorCode::INTERNAL_ERROR, format!("the client did not answer: {other}"), None),
+    })?;
+    let value = match answer {
+        ClientResult::CreateMessageResult(result) => serde_json::to_value::<CreateMessageResult>(*result),
+        ClientResult::ElicitResult(result) => serde_json::to_value::<ElicitResult>(result),
+        ClientResult::ListRootsResult(result) => serde_json::to_value::<ListRootsResult>(result),
+        ClientResult::EmptyResult(_) => Ok(Value::Object(Map::new())),
+        other => serde_json::to_value(other),
+    };
+    value.map_err(|error| ErrorData::new(ErrorCode::INTERNAL_ERROR, error.to_string(), None))
+}
+
+/// A subscription that is being made, until it is dropped.
+pub struct Unsettled<'a>(&'a watch::Sender<usize>);
+
+impl Drop for Unsettled<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|making| *making -= 1);
+    }
+}
+
+/// A connected client, until it is dropped.
+pub struct ConnectedClient {
+    session: Arc<Session>,
+    number: u64,
+}
+
+impl Drop for ConnectedClient {
+    fn drop(&mut self) {
+        let number = self.number;
+        self.session.lock(&self.session.clients).retain(|client| client.number != number);
+    }
+}

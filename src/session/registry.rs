@@ -1,0 +1,439 @@
+//! Every session there is: made, found, changed, ended.
+//!
+//! Changes are committed first and take effect in memory after. A session that nobody uses is dropped from memory and read
+//! again when somebody does; one that was not used for long enough has ended.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError, Weak, atomic::Ordering},
+    time::Duration,
+};
+
+use serde_json::{Map, Value};
+
+use super::{Change, Session};
+use crate::{
+    audit::{Audit, AuditError, Kind, Status, Subject},
+    clock::SharedClock,
+    config::Limits,
+    ids::{Principal, ServerName, SessionId, TokenHash},
+    secrets::Secrets,
+    store::{
+        Store, StoreError,
+        sessions::{Activation, ConnectionRow, SessionKind, SessionRow, SessionServerRow, StoredSession},
+    },
+    supervisor::{Supervisor, Surface},
+};
+
+/// How often sessions are looked through for ones to drop or end.
+const SWEEP_EVERY: Duration = Duration::from_secs(30);
+
+/// A session with no client that was not used for this long is dropped from memory.
+const FORGET_AFTER: Duration = Duration::from_secs(300);
+
+/// A session cannot be made or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionsError {
+    #[error("{max} sessions are open, which is the limit: end some, or raise limits.sessions_max")]
+    TooMany { max: usize },
+    #[error("a session named `{name}` exists already")]
+    NameTaken { name: String },
+    #[error("a session's name has 1 to 200 characters, none of them control characters")]
+    InvalidName,
+    #[error("could not read or write the sessions")]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Audit(#[from] AuditError),
+}
+
+/// Every session.
+pub struct Sessions {
+    live: Mutex<HashMap<SessionId, Arc<Session>>>,
+    loading: tokio::sync::Mutex<()>,
+    store: Store,
+    audit: Audit,
+    secrets: Arc<Secrets>,
+    supervisor: Arc<Supervisor>,
+    clock: SharedClock,
+    limits: Limits,
+    fixed: Vec<ServerName>,
+}
+
+impl Sessions {
+    #[must_use]
+    pub fn new(
+        store: Store,
+        audit: Audit,
+        secrets: Arc<Secrets>,
+        supervisor: Arc<Supervisor>,
+        clock: SharedClock,
+        limits: Limits,
+        fixed: Vec<ServerName>,
+    ) -> Self {
+        let loading = tokio::sync::Mutex::default();
+        Self { live: Mutex::default(), loading, store, audit, secrets, supervisor, clock, limits, fixed }
+    }
+
+    /// Makes a session.
+    ///
+    /// # Errors
+    ///
+    /// When there are too many, the name is taken, or it could not be committed.
+    pub async fn create(
+        &self,
+        kind: SessionKind,
+        principal: Principal,
+        name: Option<String>,
+        token: Option<TokenHash>,
+    ) -> Result<Arc<Session>, SessionsError> {
+        let _one_at_a_time = self.loading.lock().await;
+        self.create_locked(kind, principal, name, token).await
+    }
+
+    async fn create_locked(
+        &self,
+        kind: SessionKind,
+        principal: Principal,
+        name: Option<String>,
+        token: Option<TokenHash>,
+    ) -> Result<Arc<Session>, SessionsError> {
+        self.check_new(name.as_deref()).await?;
+        let id = SessionId::random();
+        let now = self.clock.now();
+        let row = SessionRow {
+            id: id.clone(),
+            kind,
+            principal: principal.clone(),
+            name,
+            token,
+            created_at: now,
+            used_at: now,
+            ended_at: None,
+            end_reason: None,
+        };
+        self.audit.note(&subject(&id, &principal, "create"), Status::Success, None).await?;
+        self.store.insert_session(row.clone()).await?;
+        let session = Session::new(StoredSession { row, servers: Vec::new(), configs: Vec::new() }, &self.fixed);
+        self.lock().insert(id, session.clone());
+        Ok(session)
+    }
+
+    async fn check_new(&self, name: Option<&str>) -> Result<(), SessionsError> {
+        if let Some(name) = name {
+            if name.is_empty() || name.chars().count() > 200 || name.chars().any(char::is_control) {
+                return Err(SessionsError::InvalidName);
+            }
+            if self.store.session_named(name).await?.is_some() {
+                return Err(SessionsError::NameTaken { name: name.to_owned() });
+            }
+        }
+        let max = self.limits.sessions_max;
+        if self.store.count_live_sessions().await? >= max {
+            return Err(SessionsError::TooMany { max });
+        }
+        Ok(())
+    }
+
+    /// Whether the operator puts servers into every session.
+    #[must_use]
+    pub fn has_fixed(&self) -> bool {
+        !self.fixed.is_empty()
+    }
+
+    /// The session with that id, if it has not ended.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be read.
+    pub async fn get(&self, id: &SessionId) -> Result<Option<Arc<Session>>, StoreError> {
+        if let Some(session) = self.in_memory(id) {
+            return Ok(Some(session));
+        }
+        let _one_at_a_time = self.loading.lock().await;
+        self.load(id).await
+    }
+
+    /// The session, if it is in memory. Costs no wait.
+    #[must_use]
+    pub fn in_memory(&self, id: &SessionId) -> Option<Arc<Session>> {
+        self.lock().get(id).cloned()
+    }
+
+    async fn load(&self, id: &SessionId) -> Result<Option<Arc<Session>>, StoreError> {
+        if let Some(session) = self.in_memory(id) {
+            return Ok(Some(session));
+        }
+        let Some(stored) = self.store.session(id).await? else { return Ok(None) };
+        if stored.row.ended_at.is_some() {
+            return Ok(None);
+        }
+        let session = Session::new(stored, &self.fixed);
+        session.touch(self.clock.now());
+        self.lock().insert(id.clone(), session.clone());
+        Ok(Some(session))
+    }
+
+    /// The session of that name, made if there is none.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::create`].
+    pub async fn named(&self, name: &str, principal: Principal) -> Result<Arc<Session>, SessionsError> {
+        let _one_at_a_time = self.loading.lock().await;
+        if let Some(id) = self.store.session_named(name).await?
+            && let Some(session) = self.load(&id).await?
+        {
+            return Ok(session);
+        }
+        self.create_locked(SessionKind::Named, principal, Some(name.to_owned()), None).await
+    }
+
+    /// The session that holds the operator's servers for a principal, if it is in memory.
+    #[must_use]
+    pub fn of_principal_in_memory(&self, principal: &Principal) -> Option<Arc<Session>> {
+        let live = self.lock();
+        let is_it =
+            |session: &&Arc<Session>| session.kind() == SessionKind::Principal && session.principal() == principal;
+        live.values().find(is_it).cloned()
+    }
+
+    /// The session that holds the operator's servers for a principal, made if there is none.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::create`].
+    pub async fn of_principal(&self, principal: &Principal) -> Result<Arc<Session>, SessionsError> {
+        if let Some(session) = self.of_principal_in_memory(principal) {
+            return Ok(session);
+        }
+        let _one_at_a_time = self.loading.lock().await;
+        if let Some(id) = self.store.session_of_principal(principal).await?
+            && let Some(session) = self.load(&id).await?
+        {
+            return Ok(session);
+        }
+        self.create_locked(SessionKind::Principal, principal.clone(), None, None).await
+    }
+
+    /// The session that a bearer token opens, if it has not ended.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be read.
+    pub async fn by_token(&self, token: &TokenHash) -> Result<Option<Arc<Session>>, StoreError> {
+        match self.store.session_by_token(token).await? {
+            Some(id) => self.get(&id).await,
+            None => Ok(None),
+        }
+    }
+
+    /// Sessions that have not ended, most recently used first.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be read.
+    pub async fn list(&self) -> Result<Vec<SessionRow>, StoreError> {
+        let mut rows = self.store.live_sessions().await?;
+        for row in &mut rows {
+            if let Some(session) = self.in_memory(&row.id) {
+                row.used_at = session.used_at();
+            }
+        }
+        rows.sort_by(|a, b| b.used_at.cmp(&a.used_at).then_with(|| a.id.cmp(&b.id)));
+        Ok(rows)
+    }
+
+    /// Commits that a server is on, with its config if one is given, and tells the session's clients.
+    ///
+    /// # Errors
+    ///
+    /// When it could not be committed: then nothing has changed.
+    pub async fn put_server(
+        &self,
+        session: &Session,
+        server: &ServerName,
+        activate: Activation,
+        config: Option<Map<String, Value>>,
+        surface: Option<Arc<Surface>>,
+    ) -> Result<(), StoreError> {
+        let row = SessionServerRow {
+            server: server.clone(),
+            prefix: session.prefix_for(server),
+            activate,
+            added_at: self.clock.now(),
+        };
+        self.store.put_session_server(session.id(), row.clone(), config.clone()).await?;
+        if let Some(config) = config {
+            session.put_config(server, config);
+        }
+        session.put_server(row, surface);
+        Ok(())
+    }
+
+    /// Commits the order of a new session's servers, which were added at the same time.
+    ///
+    /// # Errors
+    ///
+    /// When it could not be committed.
+    pub async fn arrange(&self, session: &Session, order: Vec<ServerName>) -> Result<(), StoreError> {
+        self.store.order_session_servers(session.id(), order.clone()).await?;
+        session.arrange(&order);
+        Ok(())
+    }
+
+    /// Commits that a server is off, and tells the session's clients.
+    ///
+    /// # Errors
+    ///
+    /// When it could not be committed: then nothing has changed.
+    pub async fn remove_server(&self, session: &Session, server: &ServerName) -> Result<(), StoreError> {
+        self.store.delete_session_server(session.id(), server).await?;
+        session.remove_server(server);
+        Ok(())
+    }
+
+    /// Commits a server's config.
+    ///
+    /// # Errors
+    ///
+    /// When it could not be committed: then nothing has changed.
+    pub async fn put_config(
+        &self,
+        session: &Session,
+        server: &ServerName,
+        config: Map<String, Value>,
+    ) -> Result<(), StoreError> {
+        self.store.put_session_config(session.id(), server, config.clone(), self.clock.now()).await?;
+        session.put_config(server, config);
+        Ok(())
+    }
+
+    /// Ends a session: its servers stop, its clients are told, its history stays. Says whether there was one.
+    ///
+    /// # Errors
+    ///
+    /// When it could not be committed: then it has not ended.
+    pub async fn end(&self, id: &SessionId, reason: &'static str) -> Result<bool, SessionsError> {
+        let Some(session) = self.get(id).await? else { return Ok(false) };
+        self.audit.note(&subject(id, session.principal(), reason), Status::Success, None).await?;
+        self.store.end_session(id, reason, self.clock.now()).await?;
+        self.lock().remove(id);
+        self.secrets.forget_session(id);
+        session.announce(Change::Ended);
+        self.supervisor.end_session(id).await;
+        Ok(true)
+    }
+
+    /// Keeps a connection of a client of a revision up to 2025-11-25, so that it works after a restart.
+    ///
+    /// # Errors
+    ///
+    /// When it could not be committed.
+    pub async fn put_connection(&self, id: &str, connection: ConnectionRow) -> Result<(), StoreError> {
+        self.store.put_connection(id, connection, self.clock.now()).await
+    }
+
+    /// The connection with that `Mcp-Session-Id`.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be read.
+    pub async fn connection(&self, id: &str) -> Result<Option<ConnectionRow>, StoreError> {
+        self.store.connection(id).await
+    }
+
+    /// Forgets a connection.
+    ///
+    /// # Errors
+    ///
+    /// When it could not be committed.
+    pub async fn delete_connection(&self, id: &str) -> Result<(), StoreError> {
+        self.store.delete_connection(id).await
+    }
+
+    /// Ends what a broker before this one left open that cannot be found again: sessions of processes that are gone.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be read or written.
+    pub async fn end_orphans(&self) -> Result<usize, SessionsError> {
+        let rows = self.store.live_sessions().await?;
+        let mut ended = 0;
+        for row in rows.into_iter().filter(|row| row.kind == SessionKind::Process) {
+            self.end(&row.id, "its process ended").await?;
+            ended += 1;
+        }
+        Ok(ended)
+    }
+
+    /// Looks sessions through now and then, until the broker stops: notes their use, drops idle ones from memory, ends
+    /// those that were idle for too long.
+    pub async fn tend(self: Arc<Self>, stopping: tokio_util::sync::CancellationToken) {
+        let weak: Weak<Self> = Arc::downgrade(&self);
+        drop(self);
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(SWEEP_EVERY) => {}
+                () = stopping.cancelled() => return,
+            }
+            let Some(sessions) = weak.upgrade() else { return };
+            if let Err(error) = sessions.sweep().await {
+                tracing::warn!(%error, "could not look through the sessions");
+            }
+        }
+    }
+
+    /// One look through the sessions.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be read or written.
+    pub async fn sweep(&self) -> Result<(), SessionsError> {
+        self.flush().await?;
+        let now = self.clock.now();
+        let idle = |since: crate::clock::Timestamp, limit: Duration| {
+            Duration::try_from(now.duration_since(since)).is_ok_and(|idle| idle >= limit)
+        };
+        for row in self.store.live_sessions().await? {
+            if idle(row.used_at, self.limits.session_idle()) {
+                self.end(&row.id, "idle").await?;
+            }
+        }
+        self.lock().retain(|_, session| {
+            session.connected() > 0 || Arc::strong_count(session) > 1 || !idle(session.used_at(), FORGET_AFTER)
+        });
+        Ok(())
+    }
+
+    /// Writes down when sessions were last used.
+    ///
+    /// # Errors
+    ///
+    /// When it could not be committed.
+    pub async fn flush(&self) -> Result<(), StoreError> {
+        let used: Vec<_> = self
+            .lock()
+            .values()
+            .filter(|session| session.flushed_at.load(Ordering::Relaxed) < session.used_at.load(Ordering::Relaxed))
+            .map(|session| {
+                let at = session.used_at();
+                session.flushed_at.store(at.as_microsecond(), Ordering::Relaxed);
+                (session.id().clone(), at)
+            })
+            .collect();
+        if used.is_empty() { Ok(()) } else { self.store.touch_sessions(used).await }
+    }
+
+    /// Notes that a session is being used now.
+    pub fn touch(&self, session: &Session) {
+        session.touch(self.clock.now());
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<SessionId, Arc<Session>>> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn subject<'a>(id: &'a SessionId, principal: &'a Principal, name: &'a str) -> Subject<'a> {
+    Subject { kind: Kind::Session, parent: None, session: Some(id), principal, client: None, server: None, name }
+}

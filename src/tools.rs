@@ -1,0 +1,152 @@
+//! What a client can call, and the one door everything goes through.
+//!
+//! [`Tools::dispatch`] resolves a call, has the audit log open a record, runs it, closes the record, and answers. Nothing
+//! reaches a server but through it. The management tools are a file each; [`definitions`] is how clients see them.
+
+mod add;
+mod config_set;
+pub mod definitions;
+mod dispatch;
+mod failure;
+mod find;
+mod list;
+pub mod listing;
+mod needs;
+mod reach;
+mod remove;
+mod rounds;
+pub mod signature;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use rmcp::model::{
+    CallToolRequestParams, CompleteRequestParams, GetPromptRequestParams, ReadResourceRequestParams, ServerResult,
+};
+use serde_json::{Map, Value};
+
+use crate::{
+    audit::Audit,
+    caller::Caller,
+    catalog::Catalog,
+    config::Limits,
+    features::{Feature, Features},
+    ids::{Principal, ServerName},
+    lifecycle::Tasks,
+    secrets::Secrets,
+    session::{Session, Sessions},
+    supervisor::Supervisor,
+};
+use rounds::Rounds;
+
+pub use definitions::ManagementTool;
+
+/// How a client's session is known.
+#[derive(Clone)]
+pub enum Seat {
+    /// By what it connected with.
+    Fixed(Arc<Session>),
+    /// By the handle that its calls carry; without one it has the operator's servers and nothing else.
+    Handle(Principal),
+}
+
+/// What is to be done.
+#[derive(Debug)]
+pub enum Operation {
+    Tool(Box<CallToolRequestParams>),
+    /// One of the broker's own tools, on the operator's behalf: whether agents have it or not.
+    Management(ManagementTool, Box<CallToolRequestParams>),
+    Prompt(GetPromptRequestParams),
+    Resource(ReadResourceRequestParams),
+    Completion(CompleteRequestParams),
+}
+
+/// What is to be done, for whom.
+pub struct Call {
+    pub seat: Seat,
+    pub caller: Caller,
+    pub operation: Operation,
+}
+
+/// What came of it. Always the kind of result that the operation has.
+pub type Reply = ServerResult;
+
+/// What the tools work with.
+pub(crate) struct Context {
+    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) supervisor: Arc<Supervisor>,
+    pub(crate) sessions: Arc<Sessions>,
+    pub(crate) features: Arc<Features>,
+    pub(crate) secrets: Arc<Secrets>,
+    pub(crate) audit: Audit,
+    pub(crate) limits: Limits,
+    /// Config that the operator gives servers in every session.
+    pub(crate) server_config: BTreeMap<ServerName, Map<String, Value>>,
+    pub(crate) tasks: Tasks,
+    rounds: Rounds,
+}
+
+/// Everything a client can call. Clones are handles.
+#[derive(Clone)]
+pub struct Tools {
+    context: Arc<Context>,
+}
+
+/// What [`Tools`] are made from.
+pub struct Parts {
+    pub catalog: Arc<Catalog>,
+    pub supervisor: Arc<Supervisor>,
+    pub sessions: Arc<Sessions>,
+    pub features: Arc<Features>,
+    pub secrets: Arc<Secrets>,
+    pub audit: Audit,
+    pub limits: Limits,
+    pub server_config: BTreeMap<ServerName, Map<String, Value>>,
+    pub tasks: Tasks,
+}
+
+impl Tools {
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        let rounds = Rounds::new(parts.secrets.derive_key("request-state"), parts.limits.question());
+        Self {
+            context: Arc::new(Context {
+                catalog: parts.catalog,
+                supervisor: parts.supervisor,
+                sessions: parts.sessions,
+                features: parts.features,
+                secrets: parts.secrets,
+                audit: parts.audit,
+                limits: parts.limits,
+                server_config: parts.server_config,
+                tasks: parts.tasks,
+                rounds,
+            }),
+        }
+    }
+
+    #[must_use]
+    pub fn sessions(&self) -> &Arc<Sessions> {
+        &self.context.sessions
+    }
+
+    #[must_use]
+    pub fn features(&self) -> &Arc<Features> {
+        &self.context.features
+    }
+
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.context.limits
+    }
+
+    #[must_use]
+    pub fn tasks(&self) -> &Tasks {
+        &self.context.tasks
+    }
+}
+
+impl Context {
+    pub(crate) fn with_prefixes(&self) -> bool {
+        self.features.enabled(Feature::ToolNamePrefix)
+    }
+}

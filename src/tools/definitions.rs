@@ -1,0 +1,278 @@
+//! The broker's own tools, as clients see them.
+//!
+//! Their schemas are written out, not derived, and stay within what the strictest clients accept: a plain object at the
+//! top, no union there, every property typed.
+
+use std::sync::Arc;
+
+use rmcp::model::{JsonObject, Tool, ToolAnnotations};
+use serde_json::{Value, json};
+
+/// One of the broker's own tools.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ManagementTool {
+    Find,
+    Add,
+    ConfigSet,
+    Remove,
+    Exec,
+    List,
+}
+
+impl ManagementTool {
+    pub const ALL: [Self; 6] = [Self::Find, Self::Add, Self::ConfigSet, Self::Remove, Self::Exec, Self::List];
+
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Find => "mcp-find",
+            Self::Add => "mcp-add",
+            Self::ConfigSet => "mcp-config-set",
+            Self::Remove => "mcp-remove",
+            Self::Exec => "mcp-exec",
+            Self::List => "mcp-list",
+        }
+    }
+
+    /// The tool of that name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|tool| tool.name() == name)
+    }
+
+    /// How it is listed. `with_handle`: for clients whose session is an argument.
+    #[must_use]
+    pub fn definition(self, with_handle: bool) -> Tool {
+        let mut properties = self.properties();
+        if with_handle {
+            properties["session"] = json!({"type": "string", "description": self.session_description()});
+        }
+        let required: Vec<&str> = self.required().to_vec();
+        let schema = json!({"type": "object", "properties": properties, "required": required});
+        let mut tool = Tool::new(self.name(), self.description(), object(schema))
+            .with_title(self.title())
+            .with_annotations(self.annotations());
+        if let Some(output) = self.output_schema() {
+            tool = tool.with_raw_output_schema(object(output));
+        }
+        tool
+    }
+
+    fn title(self) -> &'static str {
+        match self {
+            Self::Find => "Find servers",
+            Self::Add => "Add a server",
+            Self::ConfigSet => "Configure a server",
+            Self::Remove => "Remove a server",
+            Self::Exec => "Call a tool",
+            Self::List => "List servers",
+        }
+    }
+
+    fn description(self) -> &'static str {
+        match self {
+            Self::Find => {
+                "Searches the catalog for MCP servers that can do something you have no tool for. Describe the task or \
+                 name the product. Follow up with mcp-add."
+            }
+            Self::Add => {
+                "Adds an MCP server from the catalog to this session, starts it, and returns its tools. If your client \
+                 does not show the new tools, call them with mcp-exec. On failure nothing is added and the answer says \
+                 what is missing."
+            }
+            Self::ConfigSet => {
+                "Sets the config of an MCP server for this session, before or after adding it. A running server is \
+                 restarted with it. Keys that are secrets are kept encrypted and never shown."
+            }
+            Self::Remove => "Removes an MCP server from this session and stops it. Its config is kept.",
+            Self::Exec => {
+                "Calls a tool of any server in this session, listed or not: by its full name (server__tool), or by the \
+                 tool's own name if only one server has it."
+            }
+            Self::List => "Lists the MCP servers of this session, their state, and the names of their tools.",
+        }
+    }
+
+    fn properties(self) -> Value {
+        match self {
+            Self::Find => json!({
+                "query": {"type": "string", "description": "What you want to do, or a product's name"},
+                "limit": {"type": "integer", "description": "How many servers to return, 1 to 50", "minimum": 1, "maximum": 50, "default": 10}
+            }),
+            Self::Add => json!({
+                "name": {"type": "string", "description": "The server's name in the catalog"},
+                "activate": {
+                    "anyOf": [{"type": "boolean"}, {"type": "array", "items": {"type": "string"}}],
+                    "description": "Which tools to list: true for all, false for none, or their names. All can be called with mcp-exec",
+                    "default": true
+                },
+                "config": {"type": "object", "description": "The server's config, as mcp-config-set takes it", "properties": {}, "additionalProperties": true},
+                "detail": {"type": "string", "enum": ["brief", "full"], "description": "full returns each tool's whole input schema", "default": "brief"}
+            }),
+            Self::ConfigSet => json!({
+                "server": {"type": "string", "description": "The server's name in the catalog"},
+                "config": {"type": "object", "description": "The whole config; it replaces the earlier one", "properties": {}, "additionalProperties": true}
+            }),
+            Self::Remove => json!({"name": {"type": "string", "description": "The server's name"}}),
+            Self::Exec => json!({
+                "name": {"type": "string", "description": "The tool to call"},
+                "arguments": {"type": "object", "description": "Its arguments", "properties": {}, "additionalProperties": true}
+            }),
+            Self::List => json!({}),
+        }
+    }
+
+    fn required(self) -> &'static [&'static str] {
+        match self {
+            Self::Find => &["query"],
+            Self::Add | Self::Remove | Self::Exec => &["name"],
+            Self::ConfigSet => &["server", "config"],
+            Self::List => &[],
+        }
+    }
+
+    fn session_description(self) -> &'static str {
+        match self {
+            Self::Add | Self::ConfigSet => "The session, as the first mcp-add returned it; leave it out to begin one",
+            _ => "The session, as mcp-add returned it",
+        }
+    }
+
+    fn annotations(self) -> ToolAnnotations {
+        let annotations = ToolAnnotations::new();
+        match self {
+            Self::Find | Self::List => annotations.read_only(true).open_world(false),
+            Self::Add | Self::ConfigSet => {
+                annotations.read_only(false).destructive(false).idempotent(true).open_world(true)
+            }
+            Self::Remove => annotations.read_only(false).destructive(true).idempotent(true).open_world(false),
+            Self::Exec => annotations.read_only(false).open_world(true),
+        }
+    }
+
+    /// `mcp-exec` answers with what the tool it calls answers.
+    fn output_schema(self) -> Option<Value> {
+        let text = json!({"type": "string"});
+        let texts = json!({"type": "array", "items": {"type": "string"}});
+        Some(match self {
+            Self::Exec => return None,
+            Self::Find => json!({
+                "type": "object",
+                "properties": {
+                    "servers": {"type": "array", "items": {
+                        "type": "object",
+                        "properties": {
+                            "name": text, "title": text, "description": text, "tools": texts, "needs": texts,
+                            "on": {"type": "boolean"}
+                        },
+                        "required": ["name", "description"]
+                    }},
+                    "more": {"type": "integer", "description": "Further matches that were not returned"}
+                },
+                "required": ["servers"]
+            }),
+            Self::Add => json!({
+                "type": "object",
+                "properties": {
+                    "server": text,
+                    "state": {"type": "string", "enum": ["ready", "starting", "not added"]},
+                    "session": text,
+                    "tools": {"type": "array", "items": {
+                        "type": "object",
+                        "properties": {
+                            "name": text, "signature": text, "description": text,
+                            "inputSchema": {"type": "object"}, "outputSchema": {"type": "object"},
+                            "listed": {"type": "boolean"}
+                        },
+                        "required": ["name"]
+                    }},
+                    "prompts": texts,
+                    "resources": {"type": "integer"},
+                    "instructions": text,
+                    "needs": {"type": "object"}
+                },
+                "required": ["server", "state"]
+            }),
+            Self::ConfigSet => json!({
+                "type": "object",
+                "properties": {
+                    "server": text, "config": {"type": "object"}, "secrets": texts, "restarted": {"type": "boolean"},
+                    "session": text, "problems": texts
+                },
+                "required": ["server"]
+            }),
+            Self::Remove => json!({
+                "type": "object",
+                "properties": {"server": text, "removed": {"type": "boolean"}},
+                "required": ["server", "removed"]
+            }),
+            Self::List => json!({
+                "type": "object",
+                "properties": {
+                    "session": text,
+                    "servers": {"type": "array", "items": {
+                        "type": "object",
+                        "properties": {"name": text, "state": text, "tools": texts, "hidden_tools": texts, "fixed": {"type": "boolean"}},
+                        "required": ["name", "state", "tools"]
+                    }}
+                },
+                "required": ["servers"]
+            }),
+        })
+    }
+}
+
+fn object(value: Value) -> Arc<JsonObject> {
+    match value {
+        Value::Object(fields) => Arc::new(fields),
+        _ => Arc::default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What OpenAI, Anthropic and Gemini all accept.
+    fn assert_strict(schema: &JsonObject, name: &str) {
+        assert_eq!(schema.get("type"), Some(&json!("object")), "{name}");
+        for union in ["anyOf", "oneOf", "allOf", "enum", "not", "$ref"] {
+            assert!(!schema.contains_key(union), "{name} has {union} at the top");
+        }
+        for (property, definition) in schema["properties"].as_object().unwrap() {
+            let typed = definition.get("type").is_some_and(Value::is_string) || definition.get("anyOf").is_some();
+            assert!(typed, "{name}.{property}");
+            if definition["type"] == "array" {
+                assert!(definition.get("items").is_some(), "{name}.{property}");
+            }
+            if definition["type"] == "object" && property != "needs" {
+                assert!(
+                    definition.get("properties").is_some() || schema.get("required").is_some(),
+                    "{name}.{property}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn every_schema_passes_the_strictest_rules() {
+        for tool in ManagementTool::ALL {
+            for with_handle in [false, true] {
+                let definition = tool.definition(with_handle);
+                assert_strict(&definition.input_schema, tool.name());
+                if let Some(output) = &definition.output_schema {
+                    assert_strict(output, tool.name());
+                }
+                assert!(definition.name.len() <= 64);
+            }
+        }
+    }
+
+    #[test]
+    fn names_read_back() {
+        for tool in ManagementTool::ALL {
+            assert_eq!(ManagementTool::named(tool.name()), Some(tool));
+        }
+        assert_eq!(ManagementTool::named("mcp-none"), None);
+    }
+}

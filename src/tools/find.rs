@@ -1,0 +1,167 @@
+//! `mcp-find`: which servers can do something.
+
+use std::{collections::HashSet, fmt::Write as _, sync::Arc};
+
+use rmcp::model::{CallToolResult, ContentBlock, JsonObject};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{Context, Reply, failure::Failure};
+use crate::{
+    catalog::{Entry, Snapshot},
+    ids::ServerName,
+    session::Session,
+};
+
+const LIMIT_DEFAULT: usize = 10;
+const LIMIT_MAX: usize = 50;
+
+/// Matches that are looked for to tell how many were left out.
+const COUNTED_MAX: usize = 100;
+
+/// A line per server has to stay a line.
+const DESCRIPTION_CHARACTERS_MAX: usize = 140;
+
+#[derive(Deserialize)]
+struct Arguments {
+    query: String,
+    #[serde(default)]
+    limit: Option<i64>,
+}
+
+pub(super) fn run(
+    context: &Arc<Context>,
+    session: Option<&Arc<Session>>,
+    arguments: JsonObject,
+) -> Result<Reply, Failure> {
+    let arguments: Arguments = serde_json::from_value(Value::Object(arguments))
+        .map_err(|error| Failure::said(format!("mcp-find takes `query` (text) and `limit` (a number): {error}")))?;
+    if arguments.query.trim().is_empty() {
+        return Err(Failure::said("mcp-find needs a `query`: say what you want to do, or name a product"));
+    }
+    let limit = arguments.limit.map_or(LIMIT_DEFAULT, |limit| usize::try_from(limit).unwrap_or(0)).clamp(1, LIMIT_MAX);
+    let catalog = context.catalog.snapshot();
+    let hits = catalog
+        .search(&arguments.query, COUNTED_MAX)
+        .map_err(|error| Failure::said(format!("the catalog could not be searched: {error}")))?;
+    let on: HashSet<ServerName> =
+        session.map(|session| session.servers().into_iter().map(|added| added.server).collect()).unwrap_or_default();
+    let found: Vec<Found> = hits
+        .iter()
+        .take(limit)
+        .filter_map(|hit| Found::of(context, session, &catalog, &hit.name, &hit.matched_tools, &on))
+        .collect();
+    let more = hits.len().saturating_sub(found.len());
+    Ok(Reply::CallToolResult(answer(&arguments.query, &found, more, catalog.entries().len())))
+}
+
+struct Found {
+    name: ServerName,
+    title: String,
+    description: String,
+    tools: Vec<String>,
+    needs: Vec<String>,
+    on: bool,
+}
+
+impl Found {
+    fn of(
+        context: &Context,
+        session: Option<&Arc<Session>>,
+        catalog: &Snapshot,
+        name: &str,
+        tools: &[String],
+        on: &HashSet<ServerName>,
+    ) -> Option<Self> {
+        let name: ServerName = name.parse().ok()?;
+        let entry: &Arc<Entry> = catalog.entry(&name)?;
+        let config = match session {
+            Some(session) => context.config_of(session, entry),
+            None => context.server_config.get(&name).cloned().unwrap_or_default(),
+        };
+        let needs = context.needs(session.map(|session| session.id()), entry, &config, &[]).brief(entry);
+        Some(Self {
+            title: entry.title.clone(),
+            description: sentence(&entry.description),
+            tools: tools.to_vec(),
+            needs,
+            on: on.contains(&name),
+            name,
+        })
+    }
+
+    fn line(&self) -> String {
+        let mut line = self.name.to_string();
+        if self.title.to_lowercase() != self.name.as_str().to_lowercase() {
+            let _ = write!(line, " ({})", self.title);
+        }
+        let _ = write!(line, ": {}", self.description);
+        if !self.tools.is_empty() {
+            let _ = write!(line, " [tools: {}]", self.tools.join(", "));
+        }
+        if !self.needs.is_empty() {
+            let _ = write!(line, " [needs: {}]", self.needs.join("; "));
+        }
+        if self.on {
+            line.push_str(" [on]");
+        }
+        line
+    }
+
+    fn to_value(&self) -> Value {
+        let mut value = json!({"name": self.name, "title": self.title, "description": self.description});
+        if !self.tools.is_empty() {
+            value["tools"] = json!(self.tools);
+        }
+        if !self.needs.is_empty() {
+            value["needs"] = json!(self.needs);
+        }
+        if self.on {
+            value["on"] = json!(true);
+        }
+        value
+    }
+}
+
+fn answer(query: &str, found: &[Found], more: usize, entries: usize) -> CallToolResult {
+    let mut text = if found.is_empty() {
+        format!("None of the {entries} servers in the catalog matches “{}”. Try other words.", shortened(query, 80))
+    } else {
+        found.iter().map(Found::line).collect::<Vec<_>>().join("\n")
+    };
+    if more > 0 {
+        let _ = write!(text, "\n({more} more match)");
+    }
+    let mut result = CallToolResult::success(vec![ContentBlock::text(text)]);
+    let servers: Vec<Value> = found.iter().map(Found::to_value).collect();
+    result.structured_content = Some(json!({"servers": servers, "more": more}));
+    result
+}
+
+/// The first sentence, or as much of it as fits.
+fn sentence(text: &str) -> String {
+    let first = text.split_inclusive(". ").next().unwrap_or(text).trim();
+    shortened(first, DESCRIPTION_CHARACTERS_MAX)
+}
+
+/// `text` cut at a word, within `characters_max`.
+pub(super) fn shortened(text: &str, characters_max: usize) -> String {
+    if text.chars().count() <= characters_max {
+        return text.to_owned();
+    }
+    let cut: String = text.chars().take(characters_max - 1).collect();
+    let end = cut.rfind(' ').filter(|end| *end > cut.len() / 2).unwrap_or(cut.len());
+    format!("{}…", cut[..end].trim_end_matches([',', ';', ':', ' ']))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptions_are_one_sentence_at_most() {
+        assert_eq!(sentence("Reads files. Writes them too."), "Reads files.");
+        let long = sentence(&"word ".repeat(100));
+        assert!(long.chars().count() <= DESCRIPTION_CHARACTERS_MAX && long.ends_with("word…"), "{long}");
+    }
+}

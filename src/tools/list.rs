@@ -1,0 +1,94 @@
+//! `mcp-list`: the servers that are on.
+
+use std::{fmt::Write as _, sync::Arc};
+
+use rmcp::model::{CallToolResult, ContentBlock};
+use serde_json::{Value, json};
+
+use super::{Context, Reply, failure::Failure, reach::key_of};
+use crate::{
+    caller::Caller,
+    ids::SessionId,
+    session::{AddedServer, Session, menu::Menu},
+};
+
+pub(super) async fn run(
+    context: &Arc<Context>,
+    session: &Arc<Session>,
+    caller: &Caller,
+    handle: Option<SessionId>,
+) -> Result<Reply, Failure> {
+    context.recall(session, caller).await;
+    let menu = session.menu(context.with_prefixes());
+    let rows: Vec<Row> = session.servers().iter().map(|added| Row::of(context, session, added, &menu)).collect();
+    let mut text = String::new();
+    for row in &rows {
+        let _ = writeln!(text, "{}", row.line());
+    }
+    if rows.is_empty() {
+        text.push_str("No server is on in this session. mcp-find searches the catalog.");
+    }
+    let mut structured = json!({"servers": rows.iter().map(Row::to_value).collect::<Vec<_>>()});
+    if let Some(handle) = handle {
+        structured["session"] = json!(handle);
+    }
+    let mut result = CallToolResult::success(vec![ContentBlock::text(text.trim_end())]);
+    result.structured_content = Some(structured);
+    Ok(Reply::CallToolResult(result))
+}
+
+struct Row {
+    name: String,
+    state: String,
+    tools: Vec<String>,
+    hidden: Vec<String>,
+    fixed: bool,
+}
+
+impl Row {
+    fn of(context: &Context, session: &Session, added: &AddedServer, menu: &Menu) -> Self {
+        let state = match context.catalog.entry(&added.server) {
+            None => "not in the catalog any more".to_owned(),
+            Some(entry) => match context.supervisor.get(&key_of(session, &entry)) {
+                Some(instance) => instance.state().word().to_owned(),
+                None => "stopped (starts when called)".to_owned(),
+            },
+        };
+        let of_server = |listed: bool| {
+            menu.tools
+                .iter()
+                .filter(|tool| tool.server == added.server && tool.listed == listed)
+                .map(|tool| tool.exposed.clone())
+                .collect()
+        };
+        Self {
+            name: added.server.to_string(),
+            state,
+            tools: of_server(true),
+            hidden: of_server(false),
+            fixed: added.fixed,
+        }
+    }
+
+    fn line(&self) -> String {
+        let mut line = format!("{}: {}", self.name, self.state);
+        if !self.tools.is_empty() {
+            let _ = write!(line, "; tools: {}", self.tools.join(", "));
+        }
+        if !self.hidden.is_empty() {
+            let _ = write!(line, "; through mcp-exec only: {}", self.hidden.join(", "));
+        }
+        line
+    }
+
+    fn to_value(&self) -> Value {
+        let mut value = json!({"name": self.name, "state": self.state, "tools": self.tools});
+        if !self.hidden.is_empty() {
+            value["hidden_tools"] = json!(self.hidden);
+        }
+        if self.fixed {
+            value["fixed"] = json!(true);
+        }
+        value
+    }
+}

@@ -1,0 +1,242 @@
+//! What clients are listed: tools, prompts, resources, templates.
+
+use std::{sync::Arc, time::Duration};
+
+use rmcp::model::{LoggingLevel, Prompt, Resource, ResourceTemplate, Tool};
+
+use super::{Context, ManagementTool, Seat, Tools};
+use crate::{
+    caller::{Caller, Era},
+    features::Feature,
+    session::{Session, SessionsError, menu::Menu},
+    supervisor::{Key, State, Upstream},
+};
+
+/// How long a list waits for a server that has never run here. What it offers is announced when it is known.
+const LIST_WAIT: Duration = Duration::from_secs(10);
+
+impl Tools {
+    /// The tools a client is listed.
+    ///
+    /// The broker's own come first, then the servers' in the order in which they were added. Clients whose session is a
+    /// handle see the operator's servers only, whatever they have added: in revision 2026-07-28 a list may not change as a
+    /// side effect of other requests.
+    ///
+    /// # Errors
+    ///
+    /// When the sessions cannot be read.
+    pub async fn list_tools(&self, seat: &Seat, caller: &Caller) -> Result<Vec<Tool>, SessionsError> {
+        let context = &self.context;
+        let mut tools = Vec::new();
+        if context.features.enabled(Feature::DynamicTools) {
+            let with_handle = matches!(seat, Seat::Handle(_));
+            tools.extend(ManagementTool::ALL.into_iter().map(|tool| tool.definition(with_handle)));
+        }
+        let only_fixed = caller.era == Era::Modern && context.features.enabled(Feature::StaticTools);
+        let session = context.listed_session(seat).await?;
+        let Some(session) = session else { return Ok(tools) };
+        let menu = context.menu(&session, caller).await;
+        let fixed: Vec<_> =
+            session.servers().into_iter().filter(|added| added.fixed).map(|added| added.server).collect();
+        tools.extend(
+            menu.tools
+                .iter()
+                .filter(|tool| tool.listed)
+                .filter(|tool| !only_fixed || fixed.contains(&tool.server))
+                .map(|tool| {
+                    let mut listed = tool.tool.clone();
+                    listed.name = tool.exposed.clone().into();
+                    listed
+                }),
+        );
+        Ok(tools)
+    }
+
+    /// One tool as a client sees it, if it is known without asking its server.
+    #[must_use]
+    pub fn tool(&self, session: &Session, name: &str) -> Option<Tool> {
+        session.menu(self.context.with_prefixes()).tool(name).map(|tool| tool.tool.clone())
+    }
+
+    /// The prompts a client is listed.
+    ///
+    /// # Errors
+    ///
+    /// When the sessions cannot be read.
+    pub async fn list_prompts(&self, seat: &Seat, caller: &Caller) -> Result<Vec<Prompt>, SessionsError> {
+        let menu = self.menu(seat, caller).await?;
+        let listed = |prompt: &crate::session::menu::MenuPrompt| {
+            let mut listed = prompt.prompt.clone();
+            listed.name.clone_from(&prompt.exposed);
+            listed
+        };
+        Ok(menu.prompts.iter().map(listed).collect())
+    }
+
+    /// The resources a client is listed.
+    ///
+    /// # Errors
+    ///
+    /// When the sessions cannot be read.
+    pub async fn list_resources(&self, seat: &Seat, caller: &Caller) -> Result<Vec<Resource>, SessionsError> {
+        let menu = self.menu(seat, caller).await?;
+        let listed = |resource: &crate::session::menu::MenuResource| {
+            let mut listed = resource.resource.clone();
+            listed.uri.clone_from(&resource.exposed_uri);
+            listed
+        };
+        Ok(menu.resources.iter().map(listed).collect())
+    }
+
+    /// The resource templates a client is listed.
+    ///
+    /// # Errors
+    ///
+    /// When the sessions cannot be read.
+    pub async fn list_resource_templates(
+        &self,
+        seat: &Seat,
+        caller: &Caller,
+    ) -> Result<Vec<ResourceTemplate>, SessionsError> {
+        let menu = self.menu(seat, caller).await?;
+        Ok(menu.templates.iter().map(|template| template.template.clone()).collect())
+    }
+
+    /// Follows a resource for a client. The guard ends it.
+    ///
+    /// # Errors
+    ///
+    /// A sentence on why it cannot be followed.
+    pub async fn follow(&self, session: &Arc<Session>, uri: &str, caller: &Caller) -> Result<Following, String> {
+        let _unsettled = session.unsettled();
+        let context = &self.context;
+        let menu = context.menu(session, caller).await;
+        let (server, inner) = menu.resource_owner(uri).ok_or_else(|| format!("Resource not found: {uri}"))?;
+        let subscription = if session.follows(&inner) {
+            None
+        } else {
+            let reached = context.reach(session, &server, caller).await.map_err(|error| error.to_string())?;
+            Some(reached.upstream.subscribe(&inner).await.map_err(|error| error.to_string())?)
+        };
+        session.follow(&inner, &server, subscription);
+        Ok(Following { session: session.clone(), uri: inner })
+    }
+
+    /// Has every server of a session that runs send log messages of this level, and those that start later too.
+    pub async fn set_log_level(&self, session: &Arc<Session>, level: LoggingLevel) {
+        session.set_log_level(level);
+        for upstream in self.context.running(session) {
+            upstream.set_log_level(level).await;
+        }
+    }
+
+    /// Tells every server of a session that runs that the client's roots have changed.
+    pub async fn roots_changed(&self, session: &Arc<Session>) {
+        for upstream in self.context.running(session) {
+            upstream.notify_roots_changed().await;
+        }
+    }
+
+    /// Starts the operator's servers of a session, so that its first list need not wait for them.
+    pub fn warm(&self, session: &Arc<Session>, caller: &Caller) {
+        if session.servers().iter().all(|added| added.surface.is_some()) {
+            return;
+        }
+        let (context, session) = (self.context.clone(), session.clone());
+        let mut caller = caller.clone();
+        caller.link = crate::caller::Link::closed();
+        caller.cancelled = context.tasks.stopping_token();
+        let tasks = context.tasks.clone();
+        tasks.spawn(async move { context.learn_surfaces(&session, &caller).await });
+    }
+
+    async fn menu(&self, seat: &Seat, caller: &Caller) -> Result<Arc<Menu>, SessionsError> {
+        match self.context.listed_session(seat).await? {
+            Some(session) => Ok(self.context.menu(&session, caller).await),
+            None => Ok(Arc::default()),
+        }
+    }
+}
+
+impl Context {
+    /// The session whose servers are listed; none when a client without a session would be listed nothing anyway.
+    async fn listed_session(&self, seat: &Seat) -> Result<Option<Arc<Session>>, SessionsError> {
+        match seat {
+            Seat::Fixed(session) => Ok(Some(session.clone())),
+            Seat::Handle(_) if !self.sessions.has_fixed() => Ok(None),
+            Seat::Handle(principal) => self.sessions.of_principal(principal).await.map(Some),
+        }
+    }
+
+    /// What a session offers, waiting a little for servers that have never run here.
+    pub(super) async fn menu(self: &Arc<Self>, session: &Arc<Session>, caller: &Caller) -> Arc<Menu> {
+        self.menu_within(session, caller, LIST_WAIT, |_| false).await
+    }
+
+    /// What a session offers; waits for servers that have never run only as long as `enough` is not there.
+    pub(super) async fn menu_with(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        caller: &Caller,
+        enough: impl Fn(&Menu) -> bool,
+    ) -> Arc<Menu> {
+        self.menu_within(session, caller, self.limits.start(), enough).await
+    }
+
+    async fn menu_within(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        caller: &Caller,
+        limit: Duration,
+        enough: impl Fn(&Menu) -> bool,
+    ) -> Arc<Menu> {
+        let menu = session.menu(self.with_prefixes());
+        let complete = || session.servers().iter().all(|added| added.surface.is_some());
+        if enough(&menu) || complete() {
+            return menu;
+        }
+        self.recall(session, caller).await;
+        if !complete() {
+            let _ = tokio::time::timeout(limit, self.learn_surfaces(session, caller)).await;
+        }
+        session.menu(self.with_prefixes())
+    }
+
+    /// The connections to the session's own servers that are up now.
+    fn running(&self, session: &Session) -> Vec<Arc<Upstream>> {
+        session
+            .servers()
+            .iter()
+            .filter_map(|added| {
+                let key = Key { session: Some(session.id().clone()), server: added.server.clone() };
+                match self.supervisor.get(&key)?.state() {
+                    State::Ready(ready) => Some(ready.0),
+                    _ => None,
+                }
+            })
+            .collect()
+    }
+
+    /// Starts, at once, every server of the session of which nothing is known.
+    async fn learn_surfaces(self: &Arc<Self>, session: &Arc<Session>, caller: &Caller) {
+        let unknown = session.servers().into_iter().filter(|added| added.surface.is_none());
+        let starts = unknown.map(|added| async move {
+            if let Err(error) = self.reach(session, &added.server, caller).await {
+                tracing::warn!(server.name = %added.server, %error, "a server of a session does not start");
+            }
+        });
+        futures_util::future::join_all(starts).await;
+    }
+}
+
+/// Ends following a resource when it is dropped.
+pub struct Following {
+    session: Arc<Session>,
+    uri: String,
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        self.session.unfollow(&self.uri);
+    }
+}
