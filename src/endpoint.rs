@@ -1,0 +1,464 @@
+//! The MCP server that one client is connected to.
+//!
+//! One [`Endpoint`] serves one connection of a client of a revision up to 2025-11-25, one stdio stream, or one request of
+//! revision 2026-07-28. It finds the client's seat, hands calls to [`Tools`], and passes on what happens meanwhile. It keeps
+//! nothing of its own that has to last.
+
+mod attend;
+mod parked;
+mod push;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+};
+
+use rmcp::{
+    RoleServer, ServerHandler,
+    model::{
+        CallToolRequestParams, CallToolResponse, CompleteRequestParams, CompleteResult, ErrorCode, ErrorData,
+        GetPromptRequestParams, GetPromptResponse, InitializeRequestParams, InitializeResult, ListPromptsResult,
+        ListResourceTemplatesResult, ListResourcesResult, ListToolsResult, MetaObject, PaginatedRequestParams,
+        ProtocolVersion, ReadResourceRequestParams, ReadResourceResponse, ServerCapabilities, ServerConfig,
+        SetLevelRequestMethod, SetLevelRequestParams, SubscribeRequestParams, SubscriptionFilter, Tool,
+        UnsubscribeRequestParams,
+    },
+    service::{NotificationContext, RequestContext, SubscriptionContext},
+    transport::streamable_http_server::session::SessionRestoreMarker,
+};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::{
+    caller::{Caller, Era, Link},
+    ids::Principal,
+    session::{ConnectedClient, Session, SessionsError},
+    store::sessions::{ConnectionRow, SessionKind},
+    supervisor::upstream::implementation,
+    tools::{Operation, Reply, Seat, Tools, listing::Following},
+};
+pub use parked::Parked;
+
+/// What a request may use, as whoever let it in found out. Travels with the request.
+#[derive(Clone)]
+pub enum Access {
+    /// The shared endpoint, for this principal.
+    Shared(Principal),
+    /// One session, by its URL or its token.
+    Session(Arc<Session>, Principal),
+}
+
+tokio::task_local! {
+    /// The access of the HTTP request that this task serves.
+    static CURRENT: Access;
+}
+
+impl Access {
+    /// Runs `serving` as the service of a request that has this access.
+    pub async fn scope<F: Future>(self, serving: F) -> F::Output {
+        CURRENT.scope(self, serving).await
+    }
+
+    /// The access of the request that this task serves, where rmcp asks without saying for which.
+    fn current() -> Option<Self> {
+        CURRENT.try_with(Clone::clone).ok()
+    }
+
+    #[must_use]
+    pub fn principal(&self) -> &Principal {
+        match self {
+            Self::Shared(principal) | Self::Session(_, principal) => principal,
+        }
+    }
+}
+
+/// The `Mcp-Session-Id` of the connection a message came on. Travels with `initialize`.
+#[derive(Clone)]
+pub struct ConnectionId(pub Arc<str>);
+
+const INSTRUCTIONS: &str = "This endpoint gives you tools on demand. When you have no tool for something, search with \
+mcp-find, turn a server on with mcp-add, then use its tools; if they are not listed to you, call them with mcp-exec. If a \
+server needs a secret or config, the answer says so: set config with mcp-config-set, ask the user for secrets. Remove what \
+you no longer need with mcp-remove. What you add is yours alone and lasts as long as this session.";
+
+/// Serves one client.
+pub struct Endpoint {
+    tools: Tools,
+    parked: Arc<Parked>,
+    /// What a connection that is not HTTP may use.
+    access: Option<Access>,
+    connection: OnceLock<Connection>,
+}
+
+/// A client that stays connected, bound to its session.
+struct Connection {
+    session: Arc<Session>,
+    principal: Principal,
+    following: Mutex<HashMap<String, Following>>,
+    _connected: ConnectedClient,
+    stop: CancellationToken,
+    _stop_with_me: DropGuard,
+}
+
+impl Endpoint {
+    /// An endpoint whose requests bring their [`Access`] with them.
+    #[must_use]
+    pub fn for_http(tools: Tools, parked: Arc<Parked>) -> Self {
+        Self { tools, parked, access: None, connection: OnceLock::new() }
+    }
+
+    /// An endpoint for a stream that has one session.
+    #[must_use]
+    pub fn for_stream(tools: Tools, parked: Arc<Parked>, session: Arc<Session>) -> Self {
+        let access = Some(Access::Session(session, Principal::Local));
+        Self { tools, parked, access, connection: OnceLock::new() }
+    }
+
+    fn access(&self, context: &RequestContext<RoleServer>) -> Result<Access, ErrorData> {
+        if let Some(access) = &self.access {
+            return Ok(access.clone());
+        }
+        let parts = context.extensions.get::<http::request::Parts>();
+        parts
+            .and_then(|parts| parts.extensions.get::<Access>())
+            .cloned()
+            .ok_or_else(|| ErrorData::internal_error("this request came in by no known way", None))
+    }
+
+    /// The client's seat, and who it is.
+    fn seat(&self, context: &RequestContext<RoleServer>) -> Result<(Seat, Principal), ErrorData> {
+        if let Some(connection) = self.connection.get() {
+            return Ok((Seat::Fixed(connection.session.clone()), connection.principal.clone()));
+        }
+        Ok(match self.access(context)? {
+            Access::Session(session, principal) => (Seat::Fixed(session), principal),
+            Access::Shared(principal) => (Seat::Handle(principal.clone()), principal),
+        })
+    }
+
+    fn caller(&self, context: &RequestContext<RoleServer>, seat: &Seat, principal: Principal, link: Link) -> Caller {
+        let era = era_of(context);
+        let log_level = match (era, seat) {
+            (Era::Modern, _) => context.meta.log_level(),
+            (Era::Legacy, Seat::Fixed(session)) => session.log_level(),
+            (Era::Legacy, Seat::Handle(_)) => None,
+        };
+        let client = context.client_info().map(|info| format!("{} {}", info.name, info.version).into());
+        Caller {
+            principal,
+            client,
+            era,
+            capabilities: context.client_capabilities().unwrap_or_default(),
+            log_level,
+            wants_progress: context.meta.get_progress_token().is_some(),
+            meta: passed_on(context),
+            cancelled: CancellationToken::new(),
+            link,
+        }
+    }
+
+    /// The caller of something that is over quickly and asks nothing.
+    fn quick_caller(&self, context: &RequestContext<RoleServer>) -> Result<(Seat, Caller), ErrorData> {
+        let (seat, principal) = self.seat(context)?;
+        let mut caller = self.caller(context, &seat, principal, Link::closed());
+        caller.cancelled = context.ct.clone();
+        if let Seat::Fixed(session) = &seat {
+            self.tools.sessions().touch(session);
+        }
+        Ok((seat, caller))
+    }
+
+    async fn run(&self, operation: Operation, context: RequestContext<RoleServer>) -> Result<Reply, ErrorData> {
+        let era = era_of(&context);
+        let reply = attend::run(self, operation, context).await?;
+        Ok(attend::shaped(reply, era))
+    }
+
+    /// Finds or makes the session of a connection that begins or is brought back.
+    async fn bind(&self, context: &RequestContext<RoleServer>) -> Result<(Arc<Session>, Principal), ErrorData> {
+        let sessions = self.tools.sessions();
+        let restored = context.extensions.get::<SessionRestoreMarker>().map(|marker| marker.id.to_string());
+        if let Some(id) = restored {
+            let gone = || ErrorData::new(ErrorCode::INVALID_REQUEST, "the session has ended: connect again", None);
+            let row = sessions.connection(&id).await.map_err(unavailable)?.ok_or_else(gone)?;
+            let session = sessions.get(&row.session).await.map_err(unavailable)?.ok_or_else(gone)?;
+            return Ok((session, row.principal));
+        }
+        let access = self.access(context)?;
+        let principal = access.principal().clone();
+        let session = match access {
+            Access::Session(session, _) => session,
+            Access::Shared(principal) => {
+                sessions.create(SessionKind::Connection, principal, None, None).await.map_err(session_error)?
+            }
+        };
+        if let Some(ConnectionId(id)) = context.extensions.get::<ConnectionId>() {
+            let row = ConnectionRow { session: session.id().clone(), principal: principal.clone(), initialize: None };
+            sessions.put_connection(id, row).await.map_err(unavailable)?;
+        }
+        Ok((session, principal))
+    }
+}
+
+/// Which era a request belongs to.
+fn era_of(context: &RequestContext<RoleServer>) -> Era {
+    let modern = context.protocol_version().is_some_and(|version| version >= ProtocolVersion::V_2026_07_28);
+    if modern { Era::Modern } else { Era::Legacy }
+}
+
+/// The part of a request's `_meta` that is not between this client and the broker alone.
+fn passed_on(context: &RequestContext<RoleServer>) -> MetaObject {
+    const OWN: &str = "io.modelcontextprotocol/";
+    let mut meta = MetaObject::new();
+    for (key, value) in context.meta.iter() {
+        if key != "progressToken" && !key.starts_with(OWN) {
+            meta.insert(key.clone(), value.clone());
+        }
+    }
+    meta
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "made for map_err")]
+fn unavailable(error: crate::store::StoreError) -> ErrorData {
+    tracing::error!(error = %crate::supervisor::upstream::chain(&error), "the database does not answer");
+    ErrorData::internal_error("the broker's database does not answer: see its log", None)
+}
+
+fn session_error(error: SessionsError) -> ErrorData {
+    match error {
+        SessionsError::TooMany { .. } | SessionsError::NameTaken { .. } | SessionsError::InvalidName => {
+            ErrorData::new(ErrorCode::INVALID_REQUEST, error.to_string(), None)
+        }
+        SessionsError::Store(error) => unavailable(error),
+        SessionsError::Audit(error) => {
+            tracing::error!(error = %crate::supervisor::upstream::chain(&error), "the audit log cannot be written");
+            ErrorData::internal_error("nothing was done, because it could not be recorded", None)
+        }
+    }
+}
+
+/// Lists are given whole; there is no second page to ask for.
+fn only_page(params: Option<&PaginatedRequestParams>) -> Result<(), ErrorData> {
+    match params.and_then(|params| params.cursor.as_deref()) {
+        None | Some("") => Ok(()),
+        Some(_) => Err(ErrorData::invalid_params("this cursor was not given out: ask without one", None)),
+    }
+}
+
+impl ServerHandler for Endpoint {
+    fn get_info(&self) -> ServerConfig {
+        let capabilities = ServerCapabilities::builder()
+            .enable_tools()
+            .enable_tool_list_changed()
+            .enable_prompts()
+            .enable_prompts_list_changed()
+            .enable_resources()
+            .enable_resources_list_changed()
+            .enable_resources_subscribe()
+            .enable_completions()
+            .enable_logging()
+            .build();
+        ServerConfig::new(capabilities).with_server_info(implementation()).with_instructions(INSTRUCTIONS)
+    }
+
+    async fn initialize(
+        &self,
+        request: InitializeRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<InitializeResult, ErrorData> {
+        context.peer.set_peer_info(request.clone());
+        let (session, principal) = self.bind(&context).await?;
+        self.tools.sessions().touch(&session);
+        let stop = CancellationToken::new();
+        let connection = Connection {
+            _connected: session.connect(context.peer.clone(), request.capabilities.clone()),
+            session: session.clone(),
+            principal: principal.clone(),
+            following: Mutex::default(),
+            _stop_with_me: stop.clone().drop_guard(),
+            stop,
+        };
+        if self.connection.set(connection).is_err() {
+            return Err(ErrorData::invalid_request("this connection is initialized already", None));
+        }
+        let seat = Seat::Fixed(session.clone());
+        let mut caller = self.caller(&context, &seat, principal, Link::closed());
+        caller.capabilities = request.capabilities.clone();
+        self.tools.warm(&session, &caller);
+        self.negotiate_initialize(&request)
+    }
+
+    async fn on_initialized(&self, context: NotificationContext<RoleServer>) {
+        if let Some(connection) = self.connection.get() {
+            push::start(&self.tools, &connection.session, context.peer, connection.stop.clone());
+        }
+    }
+
+    /// Asked before a request's handler runs, to check its `Mcp-Param-*` headers against the tool's schema.
+    fn get_tool(&self, name: &str) -> Option<Tool> {
+        let session = match self.connection.get() {
+            Some(connection) => connection.session.clone(),
+            None => match Access::current()? {
+                Access::Session(session, _) => session,
+                Access::Shared(principal) => self.tools.sessions().of_principal_in_memory(&principal)?,
+            },
+        };
+        self.tools.tool(&session, name)
+    }
+
+    async fn list_tools(
+        &self,
+        params: Option<PaginatedRequestParams>,
+        context: RequestContext<RoleServer>,
+    ) -> Result<ListToolsResult, ErrorData> {
+        only_page(params.as_ref())?;
+        let (seat, caller) = self.quick_caller(&context)?;
+        let tools = self.tools.list_tools(&seat, &caller).await.map_err(session_error)?;
+        Ok(attend::complete(ListToolsResult::with_all_items(tools), caller.era))
+    }
+
+    async fn call_tool(
+        &self,
+        params: CallToolRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<CallToolResponse, ErrorData> {
+        match self.run(Operation::Tool(Box::new(params)), context).await? {
+            Reply::CallToolResult(result) => Ok(result.into()),
+            Reply::InputRequiredResult(asked) => Ok(asked.into()),
+            _ => Err(wrong_kind()),
+        }
+    }
+
+    async fn list_prompts(
+        &self,
+        params: Option<PaginatedRequestParams>,
+        context: RequestContext<RoleServer>,
+    ) -> Result<ListPromptsResult, ErrorData> {
+        only_page(params.as_ref())?;
+        let (seat, caller) = self.quick_caller(&context)?;
+        let prompts = self.tools.list_prompts(&seat, &caller).await.map_err(session_error)?;
+        Ok(attend::complete(ListPromptsResult::with_all_items(prompts), caller.era))
+    }
+
+    async fn get_prompt(
+        &self,
+        params: GetPromptRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<GetPromptResponse, ErrorData> {
+        match self.run(Operation::Prompt(params), context).await? {
+            Reply::GetPromptResult(result) => Ok(result.into()),
+            Reply::InputRequiredResult(asked) => Ok(asked.into()),
+            _ => Err(wrong_kind()),
+        }
+    }
+
+    async fn list_resources(
+        &self,
+        params: Option<PaginatedRequestParams>,
+        context: RequestContext<RoleServer>,
+    ) -> Result<ListResourcesResult, ErrorData> {
+        only_page(params.as_ref())?;
+        let (seat, caller) = self.quick_caller(&context)?;
+        let resources = self.tools.list_resources(&seat, &caller).await.map_err(session_error)?;
+        Ok(attend::complete(ListResourcesResult::with_all_items(resources), caller.era))
+    }
+
+    async fn list_resource_templates(
+        &self,
+        params: Option<PaginatedRequestParams>,
+        context: RequestContext<RoleServer>,
+    ) -> Result<ListResourceTemplatesResult, ErrorData> {
+        only_page(params.as_ref())?;
+        let (seat, caller) = self.quick_caller(&context)?;
+        let templates = self.tools.list_resource_templates(&seat, &caller).await.map_err(session_error)?;
+        Ok(attend::complete(ListResourceTemplatesResult::with_all_items(templates), caller.era))
+    }
+
+    async fn read_resource(
+        &self,
+        params: ReadResourceRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<ReadResourceResponse, ErrorData> {
+        match self.run(Operation::Resource(params), context).await? {
+            Reply::ReadResourceResult(result) => Ok(result.into()),
+            Reply::InputRequiredResult(asked) => Ok(asked.into()),
+            _ => Err(wrong_kind()),
+        }
+    }
+
+    async fn complete(
+        &self,
+        params: CompleteRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<CompleteResult, ErrorData> {
+        match self.run(Operation::Completion(params), context).await? {
+            Reply::CompleteResult(result) => Ok(result),
+            _ => Err(wrong_kind()),
+        }
+    }
+
+    async fn set_level(
+        &self,
+        params: SetLevelRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        if era_of(&context) == Era::Modern {
+            return Err(ErrorData::method_not_found::<SetLevelRequestMethod>());
+        }
+        let (seat, _) = self.quick_caller(&context)?;
+        if let Seat::Fixed(session) = seat {
+            self.tools.set_log_level(&session, params.level).await;
+        }
+        Ok(())
+    }
+
+    async fn subscribe(
+        &self,
+        params: SubscribeRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        let (seat, caller) = self.quick_caller(&context)?;
+        let (Seat::Fixed(session), Some(connection)) = (seat, self.connection.get()) else {
+            return Err(ErrorData::invalid_request("there is nobody to tell of changes on this connection", None));
+        };
+        let following = self.tools.follow(&session, &params.uri, &caller).await;
+        let following = following.map_err(|problem| ErrorData::resource_not_found(problem, None))?;
+        connection.following().insert(params.uri, following);
+        Ok(())
+    }
+
+    async fn unsubscribe(
+        &self,
+        params: UnsubscribeRequestParams,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        if let Some(connection) = self.connection.get() {
+            connection.following().remove(&params.uri);
+        }
+        Ok(())
+    }
+
+    fn accepted_subscription_filter(&self, requested: &SubscriptionFilter) -> Option<SubscriptionFilter> {
+        Some(requested.clone())
+    }
+
+    async fn listen(&self, context: SubscriptionContext) -> Result<(), ErrorData> {
+        let (seat, caller) = self.quick_caller(context.request_context())?;
+        push::listen(&self.tools, &seat, &caller, &context).await
+    }
+
+    async fn on_roots_list_changed(&self, _context: NotificationContext<RoleServer>) {
+        if let Some(connection) = self.connection.get() {
+            self.tools.roots_changed(&connection.session).await;
+        }
+    }
+}
+
+impl Connection {
+    fn following(&self) -> std::sync::MutexGuard<'_, HashMap<String, Following>> {
+        self.following.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn wrong_kind() -> ErrorData {
+    ErrorData::internal_error("the server answered with another kind of result than was asked for", None)
+}

@@ -1,0 +1,314 @@
+//! Connections of clients of revisions up to 2025-11-25, by their `Mcp-Session-Id`.
+//!
+//! rmcp holds the open ones. What they were opened with is in the database, so that one can be brought back when its client
+//! comes again after it was put to sleep, or after the broker was started again. A connection without an open stream is put
+//! to sleep after a while: it costs memory, and bringing it back costs a millisecond.
+
+use std::{
+    collections::HashMap,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures_util::{Stream, future::BoxFuture};
+use rmcp::{
+    model::{ClientJsonRpcMessage, InitializeRequestParams, ServerJsonRpcMessage},
+    transport::{
+        WorkerTransport,
+        streamable_http_server::session::{
+            RestoreOutcome, ServerSseMessage, SessionId as ConnectionName, SessionManager, SessionState, SessionStore,
+            SessionStoreError,
+            local::{
+                LocalSessionManager, LocalSessionManagerError, LocalSessionWorker, SessionConfig, create_local_session,
+            },
+        },
+    },
+};
+use tokio::time::Instant;
+
+use crate::{
+    endpoint::{Access, ConnectionId},
+    ids::{Principal, SessionId},
+    lifecycle::Tasks,
+    session::Sessions,
+    store::{
+        StoreError,
+        sessions::{ConnectionRow, SessionKind},
+    },
+};
+
+/// A connection with no open stream is put to sleep after this long.
+const ASLEEP_AFTER: Duration = Duration::from_secs(300);
+
+const LOOK_EVERY: Duration = Duration::from_secs(30);
+
+/// Who a connection is for.
+#[derive(Clone)]
+struct Owner {
+    session: SessionId,
+    principal: Principal,
+}
+
+struct Known {
+    owner: Option<Owner>,
+    streams: Arc<AtomicUsize>,
+    used: Instant,
+}
+
+/// Every connection that is awake.
+pub(super) struct Connections {
+    inner: LocalSessionManager,
+    known: Mutex<HashMap<Arc<str>, Known>>,
+    sessions: Arc<Sessions>,
+}
+
+impl Connections {
+    pub(super) fn new(sessions: Arc<Sessions>, tasks: &Tasks) -> Arc<Self> {
+        let mut inner = LocalSessionManager::default();
+        inner.session_config = config();
+        let connections = Arc::new(Self { inner, known: Mutex::default(), sessions });
+        let (weak, stopping) = (Arc::downgrade(&connections), tasks.stopping_token());
+        tasks.spawn(async move {
+            loop {
+                tokio::select! {
+                    () = tokio::time::sleep(LOOK_EVERY) => {}
+                    () = stopping.cancelled() => return,
+                }
+                let Some(connections) = Weak::upgrade(&weak) else { return };
+                connections.put_idle_to_sleep().await;
+            }
+        });
+        connections
+    }
+
+    /// Whether `access` may use the connection `id`. A connection nobody knows may be asked for: the answer will be that
+    /// there is none.
+    pub(super) async fn may_use(&self, id: &str, access: &Access) -> Result<bool, StoreError> {
+        let known = {
+            let mut known = self.lock();
+            known.get_mut(id).and_then(|known| {
+                known.used = Instant::now();
+                known.owner.clone()
+            })
+        };
+        let owner = match known {
+            Some(owner) => owner,
+            None => match self.sessions.connection(id).await? {
+                Some(row) => {
+                    let owner = Owner { session: row.session, principal: row.principal };
+                    if let Some(known) = self.lock().get_mut(id) {
+                        known.owner = Some(owner.clone());
+                    }
+                    owner
+                }
+                None => return Ok(true),
+            },
+        };
+        Ok(match access {
+            Access::Shared(principal) => owner.principal == *principal,
+            Access::Session(session, _) => owner.session == *session.id(),
+        })
+    }
+
+    async fn put_idle_to_sleep(&self) {
+        let idle: Vec<Arc<str>> = {
+            let known = self.lock();
+            known
+                .iter()
+                .filter(|(_, known)| known.streams.load(Ordering::Acquire) == 0 && known.used.elapsed() > ASLEEP_AFTER)
+                .map(|(id, _)| id.clone())
+                .collect()
+        };
+        for id in idle {
+            let _ = self.close_session(&ConnectionName::from(id)).await;
+        }
+    }
+
+    fn woke(&self, id: ConnectionName) {
+        self.lock().insert(id, Known { owner: None, streams: Arc::default(), used: Instant::now() });
+    }
+
+    /// Counts a stream as open until it is dropped.
+    fn counted<S>(&self, id: &ConnectionName, stream: S) -> Counted<S> {
+        let streams = self.lock().get(id).map(|known| known.streams.clone()).unwrap_or_default();
+        streams.fetch_add(1, Ordering::AcqRel);
+        Counted { stream: Box::pin(stream), streams }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Arc<str>, Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// rmcp would end a connection on which nothing is said for a while, a running call or not; sleeping is decided here.
+fn config() -> SessionConfig {
+    let mut config = SessionConfig::default();
+    config.keep_alive = None;
+    config
+}
+
+impl SessionManager for Connections {
+    type Error = LocalSessionManagerError;
+    type Transport = WorkerTransport<LocalSessionWorker>;
+
+    async fn create_session(&self) -> Result<(ConnectionName, Self::Transport), Self::Error> {
+        let id = ConnectionName::from(SessionId::random().as_str());
+        let (handle, worker) = create_local_session(id.clone(), self.inner.session_config.clone());
+        self.inner.sessions.write().await.insert(id.clone(), handle);
+        self.woke(id.clone());
+        Ok((id, WorkerTransport::spawn(worker)))
+    }
+
+    async fn initialize_session(
+        &self,
+        id: &ConnectionName,
+        mut message: ClientJsonRpcMessage,
+    ) -> Result<ServerJsonRpcMessage, Self::Error> {
+        message.insert_extension(ConnectionId(id.clone()));
+        self.inner.initialize_session(id, message).await
+    }
+
+    async fn has_session(&self, id: &ConnectionName) -> Result<bool, Self::Error> {
+        self.inner.has_session(id).await
+    }
+
+    async fn close_session(&self, id: &ConnectionName) -> Result<(), Self::Error> {
+        self.lock().remove(id);
+        self.inner.close_session(id).await
+    }
+
+    async fn create_stream(
+        &self,
+        id: &ConnectionName,
+        message: ClientJsonRpcMessage,
+    ) -> Result<impl Stream<Item = ServerSseMessage> + Send + Sync + 'static, Self::Error> {
+        let stream = self.inner.create_stream(id, message).await?;
+        Ok(self.counted(id, stream))
+    }
+
+    async fn accept_message(&self, id: &ConnectionName, message: ClientJsonRpcMessage) -> Result<(), Self::Error> {
+        self.inner.accept_message(id, message).await
+    }
+
+    async fn create_standalone_stream(
+        &self,
+        id: &ConnectionName,
+    ) -> Result<impl Stream<Item = ServerSseMessage> + Send + Sync + 'static, Self::Error> {
+        let stream = self.inner.create_standalone_stream(id).await?;
+        Ok(self.counted(id, stream))
+    }
+
+    async fn resume(
+        &self,
+        id: &ConnectionName,
+        last_event_id: String,
+    ) -> Result<impl Stream<Item = ServerSseMessage> + Send + Sync + 'static, Self::Error> {
+        let stream = self.inner.resume(id, last_event_id).await?;
+        Ok(self.counted(id, stream))
+    }
+
+    async fn restore_session(&self, id: ConnectionName) -> Result<RestoreOutcome<Self::Transport>, Self::Error> {
+        let outcome = self.inner.restore_session(id.clone()).await?;
+        self.woke(id);
+        Ok(outcome)
+    }
+}
+
+/// A stream that is counted while it is open.
+struct Counted<S> {
+    stream: Pin<Box<S>>,
+    streams: Arc<AtomicUsize>,
+}
+
+impl<S: Stream> Stream for Counted<S> {
+    type Item = S::Item;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<S::Item>> {
+        self.stream.as_mut().poll_next(context)
+    }
+}
+
+impl<S> Drop for Counted<S> {
+    fn drop(&mut self) {
+        self.streams.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// What connections were opened with, in the database.
+pub(super) struct ConnectionStore {
+    connections: Arc<Connections>,
+}
+
+impl ConnectionStore {
+    pub(super) fn new(connections: Arc<Connections>) -> Self {
+        Self { connections }
+    }
+
+    async fn load(&self, id: &str) -> Result<Option<SessionState>, SessionStoreError> {
+        let Some(row) = self.connections.sessions.connection(id).await? else { return Ok(None) };
+        let Some(text) = row.initialize else { return Ok(None) };
+        let params: InitializeRequestParams = serde_json::from_str(&text)?;
+        Ok(Some(SessionState::new(params)))
+    }
+
+    async fn keep(&self, id: &str, state: &SessionState) -> Result<(), SessionStoreError> {
+        let sessions = &self.connections.sessions;
+        let Some(row) = sessions.connection(id).await? else { return Ok(()) };
+        let initialize = Some(serde_json::to_string(&state.initialize_params)?);
+        sessions.put_connection(id, ConnectionRow { initialize, ..row }).await?;
+        Ok(())
+    }
+
+    /// The client has closed the connection. A session that nothing else leads to has ended with it.
+    async fn forget(&self, id: &str) -> Result<(), SessionStoreError> {
+        let sessions = &self.connections.sessions;
+        let Some(row) = sessions.connection(id).await? else { return Ok(()) };
+        sessions.delete_connection(id).await?;
+        if let Some(session) = sessions.get(&row.session).await?
+            && session.kind() == SessionKind::Connection
+        {
+            sessions.end(&row.session, "closed by its client").await?;
+        }
+        Ok(())
+    }
+}
+
+/// Written out because the trait is one of `async-trait`'s.
+impl SessionStore for ConnectionStore {
+    fn load<'a, 'b, 'c>(&'a self, id: &'b str) -> BoxFuture<'c, Result<Option<SessionState>, SessionStoreError>>
+    where
+        'a: 'c,
+        'b: 'c,
+        Self: 'c,
+    {
+        Box::pin(Self::load(self, id))
+    }
+
+    fn store<'a, 'b, 'd, 'c>(
+        &'a self,
+        id: &'b str,
+        state: &'d SessionState,
+    ) -> BoxFuture<'c, Result<(), SessionStoreError>>
+    where
+        'a: 'c,
+        'b: 'c,
+        'd: 'c,
+        Self: 'c,
+    {
+        Box::pin(self.keep(id, state))
+    }
+
+    fn delete<'a, 'b, 'c>(&'a self, id: &'b str) -> BoxFuture<'c, Result<(), SessionStoreError>>
+    where
+        'a: 'c,
+        'b: 'c,
+        Self: 'c,
+    {
+        Box::pin(self.forget(id))
+    }
+}
