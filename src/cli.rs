@@ -1,0 +1,197 @@
+//! The command line: one file per command.
+//!
+//! Every command works on a data folder. If a broker is running on it, the command asks that broker, through its unix
+//! socket; if not, it takes the folder for as long as it needs.
+//!
+//! Exit codes: 0 done; 1 it failed, and standard error says why; 2 the command line is wrong; 3 another broker holds the
+//! data folder; 4 the audit log is not intact.
+
+mod audit;
+mod broker;
+mod catalog;
+mod doctor;
+mod feature;
+mod output;
+mod relay;
+mod secret;
+mod serve;
+mod session;
+mod status;
+mod stdio;
+
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::{
+    app::{FolderError, OpenError},
+    config::{Overrides, Settings},
+    ids::ServerName,
+    telemetry::{self, LogFormat},
+};
+
+/// One MCP endpoint through which an agent finds, adds, uses and drops MCP servers in the middle of a conversation.
+#[derive(Debug, Parser)]
+#[command(name = "mcp-broker", version, propagate_version = true, after_help = AFTER_HELP)]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const AFTER_HELP: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 another broker holds the data folder, \
+4 the audit log is not intact";
+
+#[derive(Debug, Args)]
+struct Global {
+    /// The folder with the broker's database, keys and packages [default: ~/.local/share/mcp-broker]
+    #[arg(long, global = true, env = "MCP_BROKER_DATA_DIR", hide_env_values = true, value_name = "FOLDER")]
+    data_dir: Option<PathBuf>,
+    /// The settings file [default: config.yaml in the data folder]
+    #[arg(long, global = true, env = "MCP_BROKER_CONFIG", hide_env_values = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// What is logged to standard error, as in `info` or `mcp_broker=debug`
+    #[arg(long, global = true, env = "MCP_BROKER_LOG", hide_env_values = true, value_name = "FILTER")]
+    log: Option<String>,
+    /// How it is logged
+    #[arg(long, global = true, value_enum, default_value = "text")]
+    log_format: LogFormat,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve MCP over HTTP
+    Serve(ServeArgs),
+    /// Serve MCP on standard input and output
+    Stdio(StdioArgs),
+    /// Switch features on and off
+    #[command(subcommand)]
+    Feature(feature::FeatureCommand),
+    /// Keep secrets for servers
+    #[command(subcommand)]
+    Secret(secret::SecretCommand),
+    /// List, make and end sessions
+    #[command(subcommand)]
+    Session(session::SessionCommand),
+    /// Show what was done
+    Audit(audit::AuditArgs),
+    /// Look into the catalog
+    #[command(subcommand)]
+    Catalog(catalog::CatalogCommand),
+    /// Show whether a broker is running, and where
+    Status,
+    /// Check what this machine has and what is missing
+    Doctor,
+}
+
+/// What shapes the broker itself.
+#[derive(Debug, Clone, Default, Args)]
+struct BrokerArgs {
+    /// A catalog file besides the built-in one; a later file's entry replaces an earlier one's
+    #[arg(long, value_name = "FILE")]
+    catalog: Vec<PathBuf>,
+    /// A server that every session has
+    #[arg(long, value_name = "NAME")]
+    server: Vec<ServerName>,
+}
+
+#[derive(Debug, Args)]
+struct ServeArgs {
+    #[command(flatten)]
+    broker: BrokerArgs,
+    /// The address to listen on; port 0 picks one
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<SocketAddr>,
+    /// A Host header that is answered besides loopback names
+    #[arg(long = "allowed-host", value_name = "HOST")]
+    allowed_hosts: Vec<String>,
+    /// A browser origin that may connect besides loopback ones
+    #[arg(long = "allowed-origin", value_name = "ORIGIN")]
+    allowed_origins: Vec<String>,
+    /// Ask for no token (loopback addresses only)
+    #[arg(long)]
+    no_auth: bool,
+}
+
+#[derive(Debug, Args)]
+struct StdioArgs {
+    #[command(flatten)]
+    broker: BrokerArgs,
+    /// The session of this name, made if there is none; without it, a session that ends with this process
+    #[arg(long, value_name = "NAME")]
+    session: Option<String>,
+}
+
+impl Global {
+    fn overrides(&self) -> Overrides {
+        Overrides { config_file: self.config.clone(), data_folder: self.data_dir.clone(), ..Overrides::default() }
+    }
+
+    fn settings(&self) -> anyhow::Result<Settings> {
+        Ok(Settings::load(self.overrides())?)
+    }
+
+    fn settings_with(&self, broker: &BrokerArgs) -> anyhow::Result<Settings> {
+        let overrides =
+            Overrides { catalogs: broker.catalog.clone(), servers: broker.server.clone(), ..self.overrides() };
+        Ok(Settings::load(overrides)?)
+    }
+}
+
+/// Runs a command to its exit code.
+pub fn run(cli: Cli) -> ExitCode {
+    let chatty = matches!(cli.command, Command::Serve(_));
+    let filter = cli.global.log.as_deref().or(if chatty { None } else { Some("warn") });
+    telemetry::start(filter, cli.global.log_format);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            output::complain(&anyhow::Error::new(error).context("could not start the runtime"));
+            return ExitCode::FAILURE;
+        }
+    };
+    let outcome = runtime.block_on(Box::pin(dispatch(cli)));
+    runtime.shutdown_background();
+    outcome.unwrap_or_else(|error| {
+        output::complain(&error);
+        exit_code(&error)
+    })
+}
+
+async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
+    let global = cli.global;
+    match cli.command {
+        Command::Serve(args) => serve::run(&global, args).await,
+        Command::Stdio(args) => stdio::run(&global, args).await,
+        Command::Feature(command) => feature::run(&global, command).await,
+        Command::Secret(command) => secret::run(&global, command).await,
+        Command::Session(command) => session::run(&global, command).await,
+        Command::Audit(args) => audit::run(&global, args).await,
+        Command::Catalog(command) => catalog::run(&global, command),
+        Command::Status => status::run(&global).await,
+        Command::Doctor => doctor::run(&global).await,
+    }
+}
+
+fn exit_code(error: &anyhow::Error) -> ExitCode {
+    let held = |error: &FolderError| matches!(error, FolderError::Held { .. });
+    let is_held = error.chain().any(|cause| {
+        cause.downcast_ref::<FolderError>().is_some_and(held)
+            || matches!(cause.downcast_ref::<OpenError>(), Some(OpenError::Folder(folder)) if held(folder))
+    });
+    if is_held { ExitCode::from(3) } else { ExitCode::FAILURE }
+}
+
+/// `text` as one segment of a path, or one value of a query (RFC 3986, section 2.1).
+fn encoded(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    encoded
+}

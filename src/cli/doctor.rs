@@ -1,0 +1,52 @@
+//! `mcp-broker doctor`: what this machine has, and what is missing.
+
+use std::process::ExitCode;
+
+use super::{Global, broker::Broker, output};
+use crate::{
+    catalog::{Catalog, entry::Registry},
+    supervisor::Supervisor,
+};
+
+pub(super) async fn run(global: &Global) -> anyhow::Result<ExitCode> {
+    let settings = global.settings()?;
+    let mut ok = true;
+    let mut report = |what: &str, outcome: Result<String, String>| {
+        ok &= outcome.is_ok();
+        match outcome {
+            Ok(found) => output::say(format!("ok       {what}: {found}")),
+            Err(missing) => output::say(format!("problem  {what}: {missing}")),
+        }
+    };
+    report("settings", Ok("valid".to_owned()));
+    let catalog = Catalog::load(&settings.catalogs);
+    report(
+        "catalog",
+        match &catalog {
+            Ok(catalog) => {
+                let snapshot = catalog.snapshot();
+                Ok(format!("{} servers, {} problems", snapshot.entries().len(), snapshot.problems().len()))
+            }
+            Err(error) => Err(error.to_string()),
+        },
+    );
+    for (registry, name) in
+        [(Registry::Npm, "npm packages"), (Registry::Pypi, "PyPI packages"), (Registry::Git, "Git repositories")]
+    {
+        match Supervisor::installer(registry) {
+            Ok(installer) => report(name, Ok(format!("with {installer}"))),
+            Err(error) => output::say(format!("missing  {name}: {error}")),
+        }
+    }
+    output::say("missing  containers: this version has no container backend yet");
+    let folder = settings.data_folder.display().to_string();
+    match Broker::find(settings).await {
+        Ok(broker) => {
+            let how = if broker.is_running() { "a broker is running on it" } else { "it can be used" };
+            report("data folder", Ok(format!("{folder}; {how}")));
+            broker.close().await;
+        }
+        Err(error) => report("data folder", Err(format!("{error:#}"))),
+    }
+    Ok(if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

@@ -1,0 +1,172 @@
+//! `mcp-broker stdio`: MCP on standard input and output.
+//!
+//! Several clients may each start one on the same data folder. The first becomes the broker, the others attach to it. When
+//! that process ends, one of the others becomes the broker in its place, and their clients notice nothing: sessions are in
+//! the database, and what a client said when it connected is said again on its behalf.
+
+use std::{process::ExitCode, sync::Arc, time::Duration};
+
+use anyhow::{Context as _, bail};
+use http::{Method, Request, StatusCode, header};
+use http_body_util::{BodyExt as _, Empty};
+use hyper::body::Bytes;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::{
+    Global, StdioArgs, encoded,
+    relay::{Ended, Relay},
+};
+use crate::{
+    app::{App, DataFolder, FolderError},
+    clock::SystemClock,
+    config::Settings,
+    http::{
+        socket,
+        stdio::{SESSION_HEADER, UPGRADE, Wanted, serve, session},
+    },
+    ids::SessionId,
+    lifecycle::{Crashes, Signals, Tasks},
+};
+
+/// How long another process gets that holds the data folder and does not listen yet.
+const STARTING_MAX: Duration = Duration::from_secs(15);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// What is on its way between the relay and a broker in the same process.
+const DUPLEX_BYTES: usize = 256 << 10;
+
+/// A stream to a broker.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// A broker in this process.
+struct Own {
+    app: App,
+    crashes: Crashes,
+    signals: Signals,
+}
+
+pub(super) async fn run(global: &Global, args: StdioArgs) -> anyhow::Result<ExitCode> {
+    let settings = global.settings_with(&args.broker)?;
+    let mut relay = Relay::new();
+    let mut wanted = Wanted { name: args.session, resume: None };
+    let mut own: Option<Own> = None;
+    loop {
+        let (stream, session) = match &own {
+            Some(own) => within(&own.app, wanted.clone()).await?,
+            None => match attach_or_become(&settings, &wanted).await? {
+                Found::Attached(stream, session) => (stream, session),
+                Found::Own(became) => own.insert(*became).stream(wanted.clone()).await?,
+            },
+        };
+        wanted.resume = Some(session);
+        let ended = match &mut own {
+            None => relay.run(stream).await?,
+            Some(own) => tokio::select! {
+                ended = relay.run(stream) => ended?,
+                () = own.signals.next() => Ended::Client,
+                service = own.crashes.next() => bail!("the broker stopped because its {service} ended unasked"),
+            },
+        };
+        if ended == Ended::Client {
+            break;
+        }
+        tracing::info!("the broker is gone; looking for another, or becoming it");
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    if let Some(own) = own {
+        own.finish().await;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+enum Found {
+    Attached(Box<dyn Stream>, SessionId),
+    Own(Box<Own>),
+}
+
+async fn attach_or_become(settings: &Settings, wanted: &Wanted) -> anyhow::Result<Found> {
+    let deadline = tokio::time::Instant::now() + STARTING_MAX;
+    loop {
+        if let Ok(stream) = socket::connect(&settings.data_folder).await {
+            let (stream, session) = attach(stream, wanted).await?;
+            return Ok(Found::Attached(Box::new(stream), session));
+        }
+        match DataFolder::take(&settings.data_folder) {
+            Ok(folder) => return Ok(Found::Own(Box::new(become_broker(settings.clone(), folder).await?))),
+            Err(FolderError::Held { .. }) if tokio::time::Instant::now() < deadline => {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+async fn attach(stream: tokio::net::UnixStream, wanted: &Wanted) -> anyhow::Result<(impl Stream + use<>, SessionId)> {
+    let mut query = Vec::new();
+    if let Some(name) = &wanted.name {
+        query.push(format!("name={}", encoded(name)));
+    }
+    if let Some(resume) = &wanted.resume {
+        query.push(format!("resume={resume}"));
+    }
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let connection = connection.with_upgrades();
+    let asking = async move {
+        let request = Request::builder()
+            .method(Method::GET)
+            .uri(format!("/stdio?{}", query.join("&")))
+            .header(header::HOST, "broker")
+            .header(header::CONNECTION, "upgrade")
+            .header(header::UPGRADE, UPGRADE)
+            .body(Empty::<Bytes>::new())?;
+        let response = sender.send_request(request).await?;
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            let body = response.into_body().collect().await?.to_bytes();
+            let answer: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
+            bail!("the broker refused: {}", answer["error"]["message"].as_str().unwrap_or("it did not say why"));
+        }
+        let session = response.headers().get(SESSION_HEADER).and_then(|id| id.to_str().ok()?.parse().ok());
+        let session = session.context("the broker did not name the session: is it of another version?")?;
+        let upgraded = hyper::upgrade::on(response).await?;
+        Ok((TokioIo::new(upgraded), session))
+    };
+    // The connection is done driving as soon as it has handed its stream over, or lost it: what was asked tells which.
+    let ((), asked) = tokio::join!(async { drop(connection.await) }, asking);
+    asked
+}
+
+async fn become_broker(settings: Settings, folder: DataFolder) -> anyhow::Result<Own> {
+    let signals = Signals::listen()?;
+    let (tasks, crashes) = Tasks::new();
+    let app = App::open(settings, folder, Arc::new(SystemClock), tasks).await?;
+    app.serve_socket()?;
+    app.start_background();
+    Ok(Own { app, crashes, signals })
+}
+
+/// A stream to the broker in this process.
+async fn within(app: &App, wanted: Wanted) -> anyhow::Result<(Box<dyn Stream>, SessionId)> {
+    let session = session(&app.parts, wanted).await?;
+    let id = session.id().clone();
+    let (ours, theirs) = tokio::io::duplex(DUPLEX_BYTES);
+    let parts = app.parts.clone();
+    app.tasks().spawn(async move { serve(&parts, session, theirs).await });
+    Ok((Box::new(ours), id))
+}
+
+impl Own {
+    async fn stream(&self, wanted: Wanted) -> anyhow::Result<(Box<dyn Stream>, SessionId)> {
+        within(&self.app, wanted).await
+    }
+
+    /// Goes on as the broker for as long as others are attached, then stops.
+    async fn finish(mut self) {
+        tokio::select! {
+            () = self.app.parts.attached.none() => {}
+            () = self.signals.next() => {}
+        }
+        self.app.stop(self.signals.next()).await;
+    }
+}

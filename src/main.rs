@@ -1,0 +1,9 @@
+//! The one binary.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    mcp_broker::cli::run(mcp_broker::cli::Cli::parse())
+}
