@@ -1,0 +1,112 @@
+//! The command line: what it says, what it refuses, and its exit codes.
+
+use std::os::unix::fs::PermissionsExt as _;
+
+use serde_json::json;
+
+use crate::support::{Era, FixtureCatalog, process::Home};
+
+fn home() -> Home {
+    Home::with(&FixtureCatalog::new().server("fixture", &[], &[]))
+}
+
+#[tokio::test]
+async fn help_says_it_all() {
+    insta::assert_snapshot!("help", home().run(&["--help"]).await.ok());
+    insta::assert_snapshot!("help_serve", home().run(&["serve", "--help"]).await.ok());
+}
+
+#[tokio::test]
+async fn secrets_are_kept_and_never_shown() {
+    let home = home();
+    home.run_with(&["secret", "set", "github.token"], "hunter2-hunter2\n").await.ok();
+    assert_eq!(home.run(&["secret", "ls"]).await.ok(), "github.token\n");
+    for file in walk(&home.data()) {
+        let bytes = std::fs::read(&file).unwrap();
+        assert!(!bytes.windows(7).any(|window| window == b"hunter2"), "{}", file.display());
+    }
+    home.run(&["secret", "rm", "github.token"]).await.ok();
+    assert_eq!(home.run(&["secret", "ls"]).await.ok(), "");
+    let missing = home.run(&["secret", "rm", "github.token"]).await;
+    assert_eq!((missing.code(), missing.err().as_str()), (1, "error: there is no secret `github.token`\n"));
+    assert_eq!(home.run_with(&["secret", "set", "empty"], "").await.code(), 1);
+}
+
+fn walk(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap().flatten();
+    entries
+        .flat_map(|entry| if entry.path().is_dir() { walk(&entry.path()) } else { vec![entry.path()] })
+        .filter(|path| path.is_file())
+        .collect()
+}
+
+#[tokio::test]
+async fn what_is_kept_is_its_owners_alone() {
+    let home = home();
+    home.run(&["feature", "ls"]).await.ok();
+    let mode = |name: &str| std::fs::metadata(home.data().join(name)).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(""), mode("token"), mode("master.key")), (0o700, 0o600, 0o600));
+}
+
+#[tokio::test]
+async fn one_data_folder_has_one_broker() {
+    let home = home();
+    let broker = home.serve().await;
+    let second = home.run(&["serve", "--listen", "127.0.0.1:0"]).await;
+    assert_eq!(second.code(), 3);
+    assert!(second.err().contains("another broker is running"), "{}", second.err());
+    assert!(home.run(&["status"]).await.ok().contains("running as process"));
+    broker.terminate().await;
+    assert!(home.run(&["status"]).await.ok().contains("not running"));
+}
+
+#[tokio::test]
+async fn wrong_settings_are_refused_with_every_problem() {
+    let home = home();
+    std::fs::create_dir_all(home.data()).unwrap();
+    std::fs::write(home.data().join("config.yaml"), "listen: 0.0.0.0:0\nlimits: {sessions_max: 0}\n").unwrap();
+    let refused = home.run(&["serve", "--no-auth"]).await;
+    assert_eq!(refused.code(), 1);
+    assert!(refused.err().contains("--no-auth") && refused.err().contains("sessions_max"), "{}", refused.err());
+    std::fs::write(home.data().join("config.yaml"), "servers: [nobody]\n").unwrap();
+    let unknown = home.run(&["serve", "--listen", "127.0.0.1:0"]).await;
+    assert!(unknown.err().contains("`nobody` is not in the catalog"), "{}", unknown.err());
+}
+
+#[tokio::test]
+async fn a_session_made_by_command_can_be_used_and_its_history_read() {
+    let home = home();
+    let broker = home.serve().await;
+    let made = home.run(&["session", "new", "--name", "mine", "--server", "fixture"]).await.ok();
+    let field = |name: &str| {
+        let line = made.lines().find(|line| line.starts_with(name)).unwrap();
+        line.split_whitespace().nth(1).unwrap().to_owned()
+    };
+    let client = crate::support::TestClient::http(&field("url:"), Some(&field("token:")), Era::Modern).await;
+    client.ok("fixture__echo", json!({"text": "for the record"})).await;
+    let history = home.run(&["audit", "--session", "mine"]).await.ok();
+    assert!(history.contains("fixture echo") && history.contains("for the record"), "{history}");
+    home.run(&["session", "end", "mine"]).await.ok();
+    assert_eq!(home.run(&["session", "end", "mine"]).await.code(), 1);
+    assert!(home.run(&["audit", "--json"]).await.ok().lines().count() > 3);
+    broker.terminate().await;
+}
+
+#[tokio::test]
+async fn catalogs_are_checked_field_by_field() {
+    let home = home();
+    let path = home.path().join("bad.yaml");
+    std::fs::write(&path, "registry: {a: {image: x, secrets: [{name: key}]}, b: {}}").unwrap();
+    let checked = home.run(&["catalog", "validate", path.to_str().unwrap()]).await;
+    assert_eq!(checked.code(), 1);
+    assert!(checked.out().contains("a: secrets[0]: missing field `env`"), "{}", checked.out());
+    let searched = home.run(&["catalog", "search", "time zone"]).await.ok();
+    assert!(searched.lines().nth(1).unwrap().starts_with("time "), "{searched}");
+}
+
+#[tokio::test]
+async fn the_doctor_finds_what_is_there() {
+    let report = home().run(&["doctor"]).await;
+    assert_eq!(report.code(), 0, "{}", report.out());
+    assert!(report.out().contains("ok       data folder"), "{}", report.out());
+}

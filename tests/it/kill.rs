@@ -1,0 +1,130 @@
+//! The broker is killed in the middle of a call. What was acknowledged is there afterwards, and nothing is left running.
+
+use http::Method;
+use serde_json::{Value, json};
+
+use crate::support::{BrokerProcess, Era, FixtureCatalog, TestClient, broker::eventually, process::Home};
+
+fn catalog() -> FixtureCatalog {
+    let config = "    config:\n      - {name: C, type: object, properties: {word: {type: string}}}";
+    let stubborn = [("WORD", "{{fixture.word}}"), ("FIXTURE_IGNORE_EOF", "1"), ("FIXTURE_SPAWN_CHILD", "1")];
+    FixtureCatalog::new().entry("fixture", &[], &stubborn, config)
+}
+
+async fn rest(broker: &BrokerProcess, method: Method, path: &str, body: Value) -> Value {
+    let url = format!("http://{}{path}", broker.address());
+    let request = reqwest::Client::new().request(method, url).bearer_auth(broker.home.token()).json(&body);
+    request.send().await.unwrap().json().await.unwrap()
+}
+
+/// A client of the older era on the shared endpoint, by hand, so that its `Mcp-Session-Id` is known.
+struct ByHand {
+    url: String,
+    token: String,
+    connection: String,
+}
+
+impl ByHand {
+    async fn connect(broker: &BrokerProcess) -> Self {
+        let mut by_hand = Self { url: broker.url.clone(), token: broker.home.token(), connection: String::new() };
+        let initialize = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
+            "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "hand", "version": "1"}}});
+        let response = by_hand.send(initialize).await;
+        by_hand.connection = response.headers()["mcp-session-id"].to_str().unwrap().to_owned();
+        by_hand
+    }
+
+    async fn send(&self, body: Value) -> reqwest::Response {
+        let mut request = reqwest::Client::new()
+            .post(&self.url)
+            .bearer_auth(&self.token)
+            .header("accept", "application/json, text/event-stream")
+            .json(&body);
+        if !self.connection.is_empty() {
+            request = request.header("mcp-session-id", &self.connection);
+        }
+        request.send().await.unwrap()
+    }
+
+    async fn call(&self, tool: &str, arguments: Value) -> String {
+        let params = json!({"name": tool, "arguments": arguments});
+        let body = json!({"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": params});
+        self.send(body).await.text().await.unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_killed_broker_comes_back_with_every_session_and_leaves_no_process() {
+    let home = Home::with(&catalog());
+    let broker = home.serve().await;
+    let word = |word: &str| json!({"name": "fixture", "config": {"word": word}});
+
+    let by_connection = ByHand::connect(&broker).await;
+    by_connection.call("mcp-add", word("by connection")).await;
+    let made = rest(&broker, Method::POST, "/v1/sessions", json!({"servers": {"fixture": {"word": "by url"}}})).await;
+    let (url, token) = (made["mcp_url"].as_str().unwrap(), made["mcp_token"].as_str());
+    let by_handle = broker.connect(Era::Modern).await;
+    let added = by_handle.ok("mcp-add", word("by handle")).await.structured_content.unwrap();
+    let handle = added["session"].as_str().unwrap().to_owned();
+    let (by_name, mut process) = home.stdio(&["--session", "my-work"]).client(Era::Legacy).await;
+    by_name.ok("mcp-add", word("by name")).await;
+
+    let address = broker.address();
+    let in_flight = by_handle.exec(Some(&handle), "fixture__slow", json!({"ms": 60_000, "steps": 600}));
+    let killed = async {
+        by_handle.wait_for("a call is under way", |told| !told.progress.is_empty()).await;
+        process.kill().await.unwrap();
+        broker.kill().await;
+    };
+    let (outcome, ()) = tokio::join!(in_flight, killed);
+    assert!(!outcome.is_ok(), "{outcome}");
+    assert!(home.has_processes(), "servers that ignore their input's end outlive a killed broker");
+
+    let broker = home.serve_at(&address).await;
+    assert!(!home.has_processes(), "and are ended when it starts again");
+    let names = json!({"names": ["WORD"]});
+    let answer = by_connection.call("fixture__env", names.clone()).await;
+    assert!(answer.contains("by connection"), "{answer}");
+    for era in [Era::Legacy, Era::Modern] {
+        let client = TestClient::http(url, token, era).await;
+        let found = client.ok("fixture__env", names.clone()).await.structured_content.unwrap();
+        assert!(found.to_string().contains("by url"), "{found}");
+    }
+    let found = broker.connect(Era::Modern).await.exec(Some(&handle), "fixture__env", names.clone()).await.structured();
+    assert!(found.to_string().contains("by handle"), "{found}");
+    let (by_name, mut process) = home.stdio(&["--session", "my-work"]).client(Era::Modern).await;
+    let found = by_name.ok("fixture__env", names).await.structured_content.unwrap();
+    assert!(found.to_string().contains("by name"), "{found}");
+
+    let records = rest(&broker, Method::GET, "/v1/audit?limit=1000", Value::Null).await;
+    let slow = records["records"].as_array().unwrap().iter().find(|record| record["name"] == "slow").unwrap();
+    assert_eq!(slow["status"], "abandoned");
+    assert!(home.run(&["audit", "verify"]).await.ok().starts_with("intact"));
+    process.kill().await.unwrap();
+    assert_eq!(broker.terminate().await, 0);
+    assert!(!home.has_processes());
+}
+
+#[tokio::test]
+async fn a_broker_that_is_asked_to_stop_lets_calls_finish_and_leaves_nothing() {
+    let home = Home::with(&catalog());
+    let broker = home.serve().await;
+    let client = broker.connect(Era::Legacy).await;
+    client.add("fixture").await;
+    let call = tokio::spawn({
+        let client = broker.connect(Era::Legacy).await;
+        async move {
+            client.add("fixture").await;
+            client.call("fixture__slow", json!({"ms": 1500, "steps": 3})).await.to_string()
+        }
+    });
+    eventually("the call is under way", async || {
+        let records = rest(&broker, Method::GET, "/v1/audit", Value::Null).await;
+        records["records"].as_array().unwrap().iter().any(|record| record["name"] == "slow")
+    })
+    .await;
+    assert_eq!(broker.terminate().await, 0);
+    let outcome = call.await.unwrap();
+    assert!(outcome.starts_with("ok"), "{outcome}");
+    assert!(!home.has_processes());
+}

@@ -1,0 +1,24 @@
+//! Stories: the real broker, driven by real clients, against servers that behave and servers that do not.
+//!
+//! Each file is one subject. `support` has the broker on a port of its own with a data folder of its own, clients of both
+//! eras, and the fixture server (`tests/fixture`), which does what servers do wrong when its environment tells it to.
+#![allow(deprecated, reason = "sampling, roots and logging are passed on, so they are tested")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on panics")]
+#![allow(clippy::print_stderr, reason = "a test that is skipped says so")]
+#![allow(unreachable_pub, reason = "nothing here is reached from outside")]
+#![allow(clippy::disallowed_methods, reason = "a test is not the broker")]
+
+mod support;
+
+mod answers;
+mod command_line;
+mod conversation;
+mod features;
+mod isolation;
+mod kill;
+mod proxy;
+mod remote;
+mod sessions;
+mod standard_streams;
+mod troubled_servers;
+mod troubled_storage;

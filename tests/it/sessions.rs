@@ -1,0 +1,209 @@
+//! How sessions are found, kept apart by who may use them, brought back, and ended.
+
+use http::Method;
+use serde_json::{Value, json};
+
+use crate::support::{Era, FixtureCatalog, TestBroker, TestClient, broker::eventually, client::all_capabilities};
+
+async fn post(broker: &TestBroker, path: &str, token: Option<&str>, connection: Option<&str>) -> reqwest::Response {
+    let body = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list"});
+    let mut request = reqwest::Client::new()
+        .post(format!("http://{}{path}", broker.address()))
+        .header("accept", "application/json, text/event-stream")
+        .json(&body);
+    if let Some(token) = token {
+        request = request.bearer_auth(token);
+    }
+    if let Some(connection) = connection {
+        request = request.header("mcp-session-id", connection);
+    }
+    request.send().await.unwrap()
+}
+
+async fn made(broker: &TestBroker, body: Value) -> (String, String, String) {
+    let (status, made) = broker.rest(Method::POST, "/v1/sessions", Some(body)).await;
+    assert_eq!(status, 201, "{made}");
+    let text = |key: &str| made[key].as_str().unwrap().to_owned();
+    (text("id"), text("mcp_url"), text("mcp_token"))
+}
+
+#[tokio::test]
+async fn a_token_opens_its_own_session_and_nothing_else() {
+    let broker = TestBroker::start().await;
+    let (id, url, token) = made(&broker, json!({"servers": {"fixture": {}}})).await;
+    let (other, _, other_token) = made(&broker, json!({})).await;
+    let path = format!("/s/{id}/mcp");
+
+    assert_eq!(post(&broker, &path, None, None).await.status(), 401);
+    assert_eq!(post(&broker, &path, Some("wrong-token-wrong-token"), None).await.status(), 401);
+    assert_eq!(post(&broker, &path, Some(&other_token), None).await.status(), 403);
+    assert_eq!(post(&broker, "/mcp", None, None).await.status(), 401);
+    assert_eq!(post(&broker, &format!("/s/{}/mcp", "0".repeat(32)), Some(broker.token()), None).await.status(), 404);
+    assert_eq!(post(&broker, "/s/../../etc/mcp", Some(broker.token()), None).await.status(), 404);
+    let challenge = post(&broker, &path, None, None).await.headers()["www-authenticate"].to_str().unwrap().to_owned();
+    assert!(challenge.starts_with("Bearer"), "{challenge}");
+
+    let mine = TestClient::http(&url, Some(&token), Era::Modern).await;
+    assert!(mine.server_tools().await.contains(&"fixture__echo".to_owned()));
+    let by_token_alone = TestClient::http(&broker.url(), Some(&token), Era::Legacy).await;
+    assert!(by_token_alone.server_tools().await.contains(&"fixture__echo".to_owned()));
+    let theirs = TestClient::http(&broker.url(), Some(&other_token), Era::Modern).await;
+    assert_eq!(theirs.server_tools().await, Vec::<String>::new());
+
+    let url = format!("http://{}/v1/sessions", broker.address());
+    let refused = reqwest::Client::new().get(url).bearer_auth(&token).send().await.unwrap();
+    assert_eq!(refused.status(), 403, "a session's token is not the administrator's");
+    let (status, _) = broker.rest(Method::DELETE, &format!("/v1/sessions/{other}"), None).await;
+    assert_eq!(status, 204);
+    assert_eq!(post(&broker, "/mcp", Some(&other_token), None).await.status(), 401);
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_connection_is_good_only_for_whom_it_was_given_to() {
+    let broker = TestBroker::start().await;
+    let initialize = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
+        "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}});
+    let response = reqwest::Client::new()
+        .post(broker.url())
+        .header("accept", "application/json, text/event-stream")
+        .bearer_auth(broker.token())
+        .json(&initialize)
+        .send()
+        .await
+        .unwrap();
+    let connection = response.headers()["mcp-session-id"].to_str().unwrap().to_owned();
+    let (_, _, token) = made(&broker, json!({})).await;
+    assert_eq!(post(&broker, "/mcp", Some(broker.token()), Some(&connection)).await.status(), 200);
+    assert_eq!(post(&broker, "/mcp", Some(&token), Some(&connection)).await.status(), 404);
+    assert_eq!(post(&broker, "/mcp", Some(broker.token()), Some("unknown")).await.status(), 404);
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_handle_is_good_only_for_whom_it_was_given_to() {
+    let broker = TestBroker::start().await;
+    let agent = broker.connect(Era::Modern).await;
+    let handle = agent.add("fixture").await["session"].as_str().unwrap().to_owned();
+    let (_, _, token) = made(&broker, json!({})).await;
+    let other = TestClient::http(&broker.url(), Some(&token), Era::Modern).await;
+    let stolen = other.call("mcp-list", json!({"session": handle})).await;
+    insta::assert_snapshot!(stolen, @"error: this connection has its session already: leave out `session`");
+    let made_up = agent.call("mcp-list", json!({"session": "0".repeat(32)})).await;
+    insta::assert_snapshot!(made_up, @"error: there is no such session, or it has ended: leave out `session` to begin a new one");
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn every_key_finds_its_session_after_a_restart() {
+    let config = "    config:\n      - {name: C, type: object, properties: {word: {type: string}}}";
+    let catalog = FixtureCatalog::new().entry("fixture", &[], &[("WORD", "{{fixture.word}}")], config);
+    let broker = TestBroker::with(catalog).start().await;
+    let add = |word: &str| json!({"name": "fixture", "config": {"word": word}});
+
+    let initialize = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
+        "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}});
+    let raw = reqwest::Client::new();
+    let send = async |broker: &TestBroker, connection: Option<&str>, body: Value| {
+        let mut request = raw
+            .post(broker.url())
+            .header("accept", "application/json, text/event-stream")
+            .bearer_auth(broker.token())
+            .json(&body);
+        if let Some(connection) = connection {
+            request = request.header("mcp-session-id", connection);
+        }
+        let response = request.send().await.unwrap();
+        let id = response.headers().get("mcp-session-id").map(|id| id.to_str().unwrap().to_owned());
+        (id, response.text().await.unwrap())
+    };
+    let (connection, _) = send(&broker, None, initialize).await;
+    let connection = connection.unwrap();
+    let call = |name: &str, arguments: Value| json!({"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": {"name": name, "arguments": arguments}});
+    send(&broker, Some(&connection), call("mcp-add", add("by connection"))).await;
+
+    let (_, url, token) = made(&broker, json!({"servers": {"fixture": {"word": "by url"}}})).await;
+    let agent = broker.connect(Era::Modern).await;
+    let added = agent.ok("mcp-add", add("by handle")).await.structured_content.unwrap();
+    let handle = added["session"].as_str().unwrap().to_owned();
+    agent.close().await;
+
+    let broker = broker.restart().await;
+    let word = json!({"names": ["WORD"]});
+    let (_, answer) = send(&broker, Some(&connection), call("fixture__env", word.clone())).await;
+    assert!(answer.contains("by connection"), "{answer}");
+    let by_url = TestClient::http(&url, Some(&token), Era::Legacy).await;
+    assert!(by_url.server_tools().await.contains(&"fixture__env".to_owned()));
+    assert!(by_url.ok("fixture__env", word.clone()).await.structured_content.unwrap().to_string().contains("by url"));
+    let by_token = TestClient::http(&broker.url(), Some(&token), Era::Modern).await;
+    assert!(by_token.ok("fixture__env", word.clone()).await.structured_content.unwrap().to_string().contains("by url"));
+    let agent = broker.connect(Era::Modern).await;
+    let by_handle = agent.exec(Some(&handle), "fixture__env", word).await.structured();
+    assert!(by_handle.to_string().contains("by handle"), "{by_handle}");
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn delete_ends_a_session_that_nothing_else_leads_to() {
+    let broker = TestBroker::start().await;
+    let shared = broker.connect(Era::Legacy).await;
+    shared.add("fixture").await;
+    let (id, url, token) = made(&broker, json!({})).await;
+    let owned = TestClient::http(&url, Some(&token), Era::Legacy).await;
+    shared.close().await;
+    owned.close().await;
+    eventually("only the session with a URL is left", async || {
+        let (_, listed) = broker.rest(Method::GET, "/v1/sessions", None).await;
+        let ids: Vec<_> = listed["sessions"].as_array().unwrap().iter().map(|session| session["id"].clone()).collect();
+        ids == [json!(id)]
+    })
+    .await;
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_session_that_nobody_uses_ends() {
+    let broker = TestBroker::start().await;
+    let (id, ..) = made(&broker, json!({})).await;
+    broker.clock.advance(jiff::SignedDuration::from_hours(23));
+    broker.app().parts.tools.sessions().sweep().await.unwrap();
+    assert_eq!(broker.rest(Method::GET, &format!("/v1/sessions/{id}"), None).await.0, 200);
+    broker.clock.advance(jiff::SignedDuration::from_hours(25));
+    broker.app().parts.tools.sessions().sweep().await.unwrap();
+    assert_eq!(broker.rest(Method::GET, &format!("/v1/sessions/{id}"), None).await.0, 404);
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn there_are_only_so_many_sessions_and_servers() {
+    let catalog = FixtureCatalog::new().server("one", &[], &[]).server("two", &[], &[]);
+    let limited = TestBroker::with(catalog).limits(|limits| {
+        limits.sessions_max = 2;
+        limits.servers_per_session_max = 1;
+    });
+    let broker = limited.start().await;
+    let first = broker.connect(Era::Legacy).await;
+    let _second = broker.connect(Era::Legacy).await;
+    let refused = TestClient::try_http(&broker.url(), Some(broker.token()), Era::Legacy, all_capabilities(), &[]).await;
+    let refused = refused.err().unwrap();
+    assert!(refused.contains("2 sessions are open"), "{refused}");
+    first.add("one").await;
+    let outcome = first.call("mcp-add", json!({"name": "two"})).await;
+    insta::assert_snapshot!(outcome, @"error: this session has 1 servers, which is the limit: remove one first");
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_session_by_rest_is_made_whole_or_not_at_all() {
+    let catalog = FixtureCatalog::new().server("good", &[], &[]).server("bad", &[], &[("FIXTURE_EXIT_AT_START", "3")]);
+    let broker = TestBroker::with(catalog).start().await;
+    let servers = json!({"servers": {"good": {}, "bad": {}, "unknown": {}}});
+    let (status, answer) = broker.rest(Method::POST, "/v1/sessions", Some(servers)).await;
+    assert_eq!(status, 422, "{answer}");
+    let problems = answer["error"]["details"]["servers"].to_string();
+    assert!(problems.contains("code 3") && problems.contains("there is no server `unknown`"), "{problems}");
+    let (_, listed) = broker.rest(Method::GET, "/v1/sessions", None).await;
+    assert_eq!(listed["sessions"], json!([]));
+    assert_eq!(broker.rest(Method::POST, "/v1/sessions", Some(json!({"servres": {}}))).await.0, 422);
+    broker.stop().await;
+}

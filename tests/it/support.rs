@@ -1,0 +1,24 @@
+//! What every story needs.
+
+pub mod broker;
+pub mod catalog;
+pub mod client;
+pub mod process;
+
+pub use broker::TestBroker;
+pub use catalog::FixtureCatalog;
+pub use client::{Era, TestClient};
+pub use process::BrokerProcess;
+
+/// The Docker catalog, where the folder with the large data is known; says so where it is not.
+pub fn docker_catalog() -> Option<std::path::PathBuf> {
+    let path =
+        std::env::var_os("MCP_BROKER_TEST_DATA").map(|folder| std::path::Path::new(&folder).join("docker-mcp.yaml"));
+    match path.filter(|path| path.exists()) {
+        Some(path) => Some(path),
+        None => {
+            eprintln!("SKIPPED: MCP_BROKER_TEST_DATA names no folder with docker-mcp.yaml");
+            None
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! A database that cannot be written, is newer, or was tampered with.
+
+use serde_json::json;
+use sqlx::{ConnectOptions as _, Connection as _, sqlite::SqliteConnectOptions};
+
+use crate::support::{Era, FixtureCatalog, TestBroker, process::Home};
+
+fn home() -> Home {
+    Home::with(&FixtureCatalog::new().server("fixture", &[], &[]))
+}
+
+async fn database(home: &Home, sql: &'static str) {
+    let options = SqliteConnectOptions::new().filename(home.data().join("broker.sqlite"));
+    let mut connection = options.connect().await.unwrap();
+    sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_database_of_a_newer_version_is_left_alone() {
+    let home = home();
+    home.run(&["feature", "ls"]).await.ok();
+    database(
+        &home,
+        "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+         VALUES (9999, 'from the future', 1, x'00', 0)",
+    )
+    .await;
+    let refused = home.run(&["feature", "ls"]).await;
+    assert_eq!(refused.code(), 1);
+    assert!(refused.err().contains("was written by a newer mcp-broker"), "{}", refused.err());
+}
+
+#[tokio::test]
+async fn a_folder_that_cannot_be_written_is_named() {
+    let home = home();
+    std::fs::write(home.data(), "a file where the folder should be").unwrap();
+    let refused = home.run(&["serve"]).await;
+    assert_eq!(refused.code(), 1);
+    assert!(refused.err().contains("could not use the data folder"), "{}", refused.err());
+}
+
+#[tokio::test]
+async fn a_changed_record_is_noticed() {
+    let home = home();
+    let broker = home.serve().await;
+    let client = broker.connect(Era::Legacy).await;
+    client.add("fixture").await;
+    client.ok("fixture__echo", json!({"text": "true"})).await;
+    broker.terminate().await;
+    assert!(home.run(&["audit", "verify"]).await.ok().starts_with("intact"));
+    database(
+        &home,
+        "DROP TRIGGER audit_opened_is_final;
+         UPDATE audit_opened SET arguments = '{\"text\":\"false\"}' WHERE name = 'echo';",
+    )
+    .await;
+    let verified = home.run(&["audit", "verify"]).await;
+    assert_eq!(verified.code(), 4);
+    assert!(verified.out().contains("not intact"), "{}", verified.out());
+}
+
+#[tokio::test]
+async fn the_log_refuses_to_be_changed() {
+    let home = home();
+    home.run(&["feature", "disable", "static-tools"]).await.ok();
+    let options = SqliteConnectOptions::new().filename(home.data().join("broker.sqlite"));
+    let mut connection = options.connect().await.unwrap();
+    for change in ["UPDATE audit_opened SET name = 'x'", "DELETE FROM audit_closed", "DELETE FROM audit_opened"] {
+        let error = sqlx::raw_sql(change).execute(&mut connection).await.unwrap_err().to_string();
+        assert!(error.contains("append-only"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_recorded_is_not_done() {
+    let broker = TestBroker::start().await;
+    let client = broker.connect(Era::Legacy).await;
+    client.add("fixture").await;
+    let path = broker.folder().join("broker.sqlite");
+    let mut holder = SqliteConnectOptions::new().filename(&path).connect().await.unwrap();
+    sqlx::raw_sql("CREATE TRIGGER full BEFORE INSERT ON audit_opened BEGIN SELECT RAISE(ABORT, 'disk full'); END")
+        .execute(&mut holder)
+        .await
+        .unwrap();
+    let pid = broker.folder().join("proof");
+    let refused = client.call("fixture__echo", json!({"text": pid})).await.to_string();
+    assert!(refused.contains("nothing was done, because it could not be recorded"), "{refused}");
+    sqlx::raw_sql("DROP TRIGGER full").execute(&mut holder).await.unwrap();
+    assert!(client.call("fixture__echo", json!({"text": "again"})).await.is_ok(), "and goes on when it can be");
+
+    sqlx::raw_sql("CREATE TRIGGER full BEFORE INSERT ON audit_closed BEGIN SELECT RAISE(ABORT, 'disk full'); END")
+        .execute(&mut holder)
+        .await
+        .unwrap();
+    let unrecorded = client.call("fixture__echo", json!({"text": "x"})).await.to_string();
+    assert!(unrecorded.contains("its outcome could not be recorded"), "{unrecorded}");
+    sqlx::raw_sql("DROP TRIGGER full").execute(&mut holder).await.unwrap();
+    holder.close().await.unwrap();
+    let broker = broker.restart().await;
+    let audit = broker.audit().await;
+    assert_eq!(audit.last().unwrap(), "echo abandoned");
+    broker.stop().await;
+}
