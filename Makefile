@@ -1,0 +1,53 @@
+# `make help` lists the targets. CI calls these and nothing else. Each installs what it needs (scripts/setup).
+
+MACHETE_VERSION := 0.9.2
+DENY_VERSION := 0.20.2
+TOOLS := target/tools
+
+.PHONY: help demo run test check bench conformance clients clean
+
+help: ## List the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile
+
+demo: ## Play a conversation of an agent with the broker
+	@scripts/setup test
+	cargo build --bin mcp-broker --example fixture-server --example demo
+	target/debug/examples/demo
+
+run: ## Serve on 127.0.0.1:8811
+	@scripts/setup build
+	cargo run --release --bin mcp-broker -- serve
+
+test: clients ## Run every test
+	cargo test --workspace --no-fail-fast
+
+check: $(TOOLS)/bin/cargo-machete $(TOOLS)/bin/cargo-deny ## Formatting, lints, documentation, dependencies
+	@scripts/setup build
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- --deny warnings
+	RUSTDOCFLAGS="--deny warnings" cargo doc --workspace --no-deps --document-private-items
+	$(TOOLS)/bin/cargo-machete --skip-target-dir
+	$(TOOLS)/bin/cargo-deny check bans licenses sources
+
+bench: ## Measure what the broker costs, beside the same calls without it
+	@scripts/setup test
+	cargo build --release --bin mcp-broker --example fixture-server
+	cargo bench --bench load
+
+conformance: clients ## Run both requirement sets of the official conformance suite through the broker
+	cargo build --bin mcp-broker --example fixture-server
+	tests/clients/conformance
+
+# Official clients, for tests.
+clients:
+	@scripts/setup test
+	@tests/clients/setup
+
+$(TOOLS)/bin/cargo-machete:
+	cargo install --quiet --locked --debug --root $(TOOLS) cargo-machete@$(MACHETE_VERSION)
+
+$(TOOLS)/bin/cargo-deny:
+	cargo install --quiet --locked --debug --root $(TOOLS) cargo-deny@$(DENY_VERSION)
+
+clean: ## Remove everything that was built
+	cargo clean
