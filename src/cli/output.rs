@@ -1,14 +1,18 @@
 //! What commands print.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is where commands print")]
+//!
+//! A reader that has gone away is not an error: who has seen enough (`| head`), or has read the line that says where the
+//! broker listens, closes the pipe.
+
+use std::io::{Write as _, stderr, stdout};
 
 /// Prints a line.
 pub(super) fn say(line: impl AsRef<str>) {
-    println!("{}", line.as_ref());
+    let _ = writeln!(stdout().lock(), "{}", line.as_ref());
 }
 
 /// Prints a line to standard error.
 pub(super) fn note(line: impl AsRef<str>) {
-    eprintln!("{}", line.as_ref());
+    let _ = writeln!(stderr().lock(), "{}", line.as_ref());
 }
 
 /// Prints an error with everything that caused it.
@@ -20,7 +24,7 @@ pub(super) fn complain(error: &anyhow::Error) {
             text.push_str(&format!("\n  because: {cause}"));
         }
     }
-    eprintln!("{text}");
+    note(text);
 }
 
 /// Prints rows in columns as wide as they need to be. The last column is as long as it is.

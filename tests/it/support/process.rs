@@ -117,7 +117,8 @@ impl Home {
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let first = lines.next_line().await.unwrap().expect("the broker says where it listens");
         let url = first.rsplit(' ').next().unwrap().to_owned();
-        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        // Nobody reads the rest, as with a program that only wants to know where to connect.
+        drop(lines);
         let served = BrokerProcess { child, url, home: self.clone() };
         eventually("the broker answers", async || {
             reqwest::get(served.url.replace("/mcp", "/health"))
