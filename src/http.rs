@@ -138,6 +138,8 @@ fn mcp_service(
     // The guard has looked at Host and Origin of every route already.
     let mut config = StreamableHttpServerConfig::default()
         .with_cancellation_token(cut)
+        // An answer that nothing came before needs no stream.
+        .with_json_response(true)
         .with_max_request_body_bytes(tools.limits().request_bytes_max)
         .disable_allowed_hosts()
         .disable_allowed_origins();

@@ -277,10 +277,10 @@ impl Session {
 
     /// Takes over what a server says it offers; says whether that is news.
     pub fn put_surface(&self, server: &ServerName, surface: Arc<Surface>) -> bool {
-        let is_known = |added: &AddedServer| {
-            added.surface.as_ref().is_some_and(|known| Arc::ptr_eq(known, &surface) || *known == surface)
+        let is_same = |added: &AddedServer| {
+            added.server == *server && added.surface.as_ref().is_some_and(|known| Arc::ptr_eq(known, &surface))
         };
-        if self.read().servers.iter().any(|added| added.server == *server && is_known(added)) {
+        if self.read().servers.iter().any(is_same) {
             return false;
         }
         let mut contents = self.write();
@@ -289,6 +289,9 @@ impl Session {
         };
         let known = added.surface.replace(surface.clone());
         drop(contents);
+        if known.as_ref() == Some(&surface) {
+            return false;
+        }
         self.announce_lists(&[known, Some(surface)]);
         true
     }

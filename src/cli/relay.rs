@@ -5,12 +5,11 @@
 
 use std::{collections::HashMap, io, time::Duration};
 
+use rmcp::transport::{StdioWriter, stdio_pipes};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::{
-    io::{
-        AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, BufReader, ReadHalf, Stdout, WriteHalf,
-    },
+    io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, BufReader, ReadHalf, WriteHalf},
     sync::mpsc,
 };
 
@@ -37,7 +36,7 @@ pub(super) enum Ended {
 /// The client's side, kept while brokers come and go.
 pub(super) struct Relay {
     input: mpsc::Receiver<Vec<u8>>,
-    output: Stdout,
+    output: StdioWriter,
     initialize: Option<(Value, Vec<u8>)>,
     initialized: Option<Vec<u8>>,
     waiting: HashMap<String, Value>,
@@ -56,24 +55,18 @@ struct Frame {
 impl Relay {
     /// Starts reading standard input.
     pub(super) fn new() -> Self {
+        let (stdin, output) = stdio_pipes();
         let (lines, input) = mpsc::channel(AHEAD_MAX);
         #[expect(clippy::disallowed_methods, reason = "reads standard input until it ends, whatever broker there is")]
         tokio::spawn(async move {
-            let mut reader = Lines::new(tokio::io::stdin());
+            let mut reader = Lines::new(stdin);
             while let Ok(Some(line)) = reader.next().await {
                 if lines.send(line).await.is_err() {
                     return;
                 }
             }
         });
-        Self {
-            input,
-            output: tokio::io::stdout(),
-            initialize: None,
-            initialized: None,
-            waiting: HashMap::new(),
-            input_closed: false,
-        }
+        Self { input, output, initialize: None, initialized: None, waiting: HashMap::new(), input_closed: false }
     }
 
     /// Carries messages until the client or the broker is gone.

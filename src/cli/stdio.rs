@@ -11,6 +11,7 @@ use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
+use rmcp::transport::stdio_pipes;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
@@ -49,17 +50,38 @@ struct Own {
 
 pub(super) async fn run(global: &Global, args: StdioArgs) -> anyhow::Result<ExitCode> {
     let settings = global.settings_with(&args.broker)?;
+    let wanted = Wanted { name: args.session, resume: None };
+    match attach_or_become(&settings, &wanted).await? {
+        Found::Own(own) => serve_own(*own, wanted).await?,
+        Found::Attached(stream, session) => relay(&settings, wanted, stream, session).await?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Serves the client straight from the broker in this process.
+async fn serve_own(mut own: Own, wanted: Wanted) -> anyhow::Result<()> {
+    let session = session(&own.app.parts, wanted).await?;
+    let parts = own.app.parts.clone();
+    let serving = own.app.tasks().spawn(async move { serve(&parts, session, stdio_pipes()).await });
+    tokio::select! {
+        ended = serving => ended.context("serving standard input and output ended by an error")?,
+        () = own.signals.next() => {}
+        service = own.crashes.next() => bail!("the broker stopped because its {service} ended unasked"),
+    }
+    own.finish().await;
+    Ok(())
+}
+
+/// Carries the client's messages to a broker in another process and, when that is lost, to the next one, which may be this.
+async fn relay(
+    settings: &Settings,
+    mut wanted: Wanted,
+    mut stream: Box<dyn Stream>,
+    mut session: SessionId,
+) -> anyhow::Result<()> {
     let mut relay = Relay::new();
-    let mut wanted = Wanted { name: args.session, resume: None };
     let mut own: Option<Own> = None;
     loop {
-        let (stream, session) = match &own {
-            Some(own) => within(&own.app, wanted.clone()).await?,
-            None => match attach_or_become(&settings, &wanted).await? {
-                Found::Attached(stream, session) => (stream, session),
-                Found::Own(became) => own.insert(*became).stream(wanted.clone()).await?,
-            },
-        };
         wanted.resume = Some(session);
         let ended = match &mut own {
             None => relay.run(stream).await?,
@@ -74,11 +96,18 @@ pub(super) async fn run(global: &Global, args: StdioArgs) -> anyhow::Result<Exit
         }
         tracing::info!("the broker is gone; looking for another, or becoming it");
         tokio::time::sleep(LOOK_EVERY).await;
+        (stream, session) = match &own {
+            Some(own) => within(&own.app, wanted.clone()).await?,
+            None => match attach_or_become(settings, &wanted).await? {
+                Found::Attached(stream, session) => (stream, session),
+                Found::Own(became) => within(&own.insert(*became).app, wanted.clone()).await?,
+            },
+        };
     }
     if let Some(own) = own {
         own.finish().await;
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 enum Found {
@@ -152,15 +181,11 @@ async fn within(app: &App, wanted: Wanted) -> anyhow::Result<(Box<dyn Stream>, S
     let id = session.id().clone();
     let (ours, theirs) = tokio::io::duplex(DUPLEX_BYTES);
     let parts = app.parts.clone();
-    app.tasks().spawn(async move { serve(&parts, session, theirs).await });
+    app.tasks().spawn(async move { serve(&parts, session, tokio::io::split(theirs)).await });
     Ok((Box::new(ours), id))
 }
 
 impl Own {
-    async fn stream(&self, wanted: Wanted) -> anyhow::Result<(Box<dyn Stream>, SessionId)> {
-        within(&self.app, wanted).await
-    }
-
     /// Goes on as the broker for as long as others are attached, then stops.
     async fn finish(mut self) {
         tokio::select! {

@@ -79,7 +79,7 @@ async fn upgrade(State(parts): State<HttpParts>, Query(wanted): Query<Wanted>, m
     let tasks = parts.tools.tasks().clone();
     tasks.spawn(async move {
         match upgraded.await {
-            Ok(stream) => serve(&parts, session, TokioIo::new(stream)).await,
+            Ok(stream) => serve(&parts, session, tokio::io::split(TokioIo::new(stream))).await,
             Err(error) => tracing::warn!(%error, "a stdio stream was not taken up"),
         }
     });
@@ -94,14 +94,14 @@ async fn upgrade(State(parts): State<HttpParts>, Query(wanted): Query<Wanted>, m
 }
 
 /// Serves MCP on a stream until it ends; a session that was its alone ends with it.
-pub async fn serve<S>(parts: &HttpParts, session: Arc<Session>, stream: S)
+pub async fn serve<R, W>(parts: &HttpParts, session: Arc<Session>, (read, write): (R, W))
 where
-    S: AsyncRead + AsyncWrite + Send + 'static,
+    R: AsyncRead + Send + Unpin + 'static,
+    W: AsyncWrite + Send + Unpin + 'static,
 {
     let _counted = parts.attached.one_more();
     let endpoint = Endpoint::for_stream(parts.tools.clone(), parts.parked.clone(), session.clone());
     let cut = parts.tools.tasks().cut_token().child_token();
-    let (read, write) = tokio::io::split(stream);
     let transport = Answering::new(AsyncRwTransport::new(read, write), parts.tools.tasks().unanswered().clone());
     match endpoint.serve_with_ct(transport, cut).await {
         Ok(service) => {

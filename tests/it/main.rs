@@ -13,6 +13,7 @@ mod support;
 mod answers;
 mod command_line;
 mod conversation;
+mod doors;
 mod features;
 mod isolation;
 mod kill;

@@ -1,0 +1,116 @@
+//! The processes that are measured.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+};
+
+use anyhow::Context as _;
+use serde_json::json;
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader},
+    process::{Child, Command},
+};
+
+pub fn program() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_mcp-broker"))
+}
+
+/// The fixture server, as `make bench` has built it.
+pub fn fixture() -> anyhow::Result<PathBuf> {
+    let path = program().parent().context("the program has a folder")?.join("examples/fixture-server");
+    anyhow::ensure!(path.exists(), "{} is not built: run `make bench`", path.display());
+    Ok(path)
+}
+
+/// A folder with a catalog that names the fixture.
+pub struct Home {
+    folder: tempfile::TempDir,
+}
+
+impl Home {
+    /// With the fixture as a process, called `local`, and, at a URL, as `distant`.
+    pub fn new(remote: Option<&str>) -> anyhow::Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let mut registry = json!({
+            "local": {"description": "The fixture as a process", "command": [fixture()?, "stdio"]},
+        });
+        if let Some(url) = remote {
+            registry["distant"] = json!({
+                "description": "The fixture at a URL",
+                "type": "remote",
+                "remote": {"url": url, "transport_type": "streamable-http"},
+            });
+        }
+        std::fs::write(folder.path().join("catalog.yaml"), json!({"registry": registry}).to_string())?;
+        Ok(Self { folder })
+    }
+
+    pub fn catalog(&self) -> String {
+        self.folder.path().join("catalog.yaml").display().to_string()
+    }
+
+    pub fn data(&self) -> String {
+        self.folder.path().join("data").display().to_string()
+    }
+
+    /// The URL of a new session of the broker that runs here.
+    pub async fn new_session(&self) -> anyhow::Result<String> {
+        let output = Command::new(program()).args(["session", "new", "--data-dir", &self.data()]).output().await?;
+        let text = String::from_utf8(output.stdout)?;
+        let url = text.split_whitespace().find(|word| word.starts_with("http://")).context("a session has a URL")?;
+        Ok(url.to_owned())
+    }
+
+    pub fn token(&self) -> anyhow::Result<String> {
+        Ok(std::fs::read_to_string(self.folder.path().join("data/token"))?.trim().to_owned())
+    }
+}
+
+/// Something that listens and says where in its first line.
+pub struct Server {
+    process: Child,
+    pub url: String,
+}
+
+impl Server {
+    pub async fn broker(home: &Home, more: &[&str]) -> anyhow::Result<Self> {
+        let (data, catalog) = (home.data(), home.catalog());
+        let arguments =
+            ["serve", "--listen", "127.0.0.1:0", "--log", "warn", "--data-dir", &data, "--catalog", &catalog];
+        Self::start(program(), &[&arguments[..], more].concat()).await
+    }
+
+    pub async fn fixture() -> anyhow::Result<Self> {
+        Self::start(&fixture()?, &["http"]).await
+    }
+
+    async fn start(program: &Path, arguments: &[&str]) -> anyhow::Result<Self> {
+        let mut process = Command::new(program)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("could not start {}", program.display()))?;
+        let mut lines = BufReader::new(process.stdout.take().context("there is an output")?).lines();
+        let first = lines.next_line().await?.context("it says where it listens")?;
+        let url = first.rsplit(' ').next().unwrap_or_default().to_owned();
+        Ok(Self { process, url })
+    }
+
+    /// Memory that is its own or that it has touched, in KiB (`VmRSS` of `/proc`).
+    pub fn resident_kib(&self) -> anyhow::Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id().context("it runs")?))?;
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).context("the kernel counts memory")?;
+        Ok(line.split_whitespace().nth(1).context("a number")?.parse()?)
+    }
+
+    /// Asks it to stop, and waits.
+    pub async fn stop(mut self) -> anyhow::Result<()> {
+        let id = rustix::process::Pid::from_raw(i32::try_from(self.process.id().context("it runs")?)?);
+        rustix::process::kill_process(id.context("it runs")?, rustix::process::Signal::TERM)?;
+        self.process.wait().await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,40 @@
+//! What the broker's process keeps resident.
+
+use serde_json::json;
+
+use crate::{
+    broker::{Home, Server},
+    clients::HttpClient,
+    figures::Report,
+};
+
+const SESSIONS: u64 = 1000;
+
+pub async fn run(report: &mut Report) -> anyhow::Result<()> {
+    let home = Home::new(None)?;
+    let broker = Server::broker(&home, &[]).await?;
+    let fixture = Server::fixture().await?;
+    let mut client = HttpClient::connect(&broker.url, Some(&home.token()?)).await?;
+    // The index is there once a search was answered.
+    client.call("mcp-find", &json!({"query": "time"})).await?;
+    let idle = broker.resident_kib()?;
+    report.add(
+        "resident, idle",
+        format!("{} MiB", idle / 1024),
+        format!("{} MiB the fixture server", fixture.resident_kib()? / 1024),
+        "30 MB",
+    );
+    for _ in 0..SESSIONS {
+        client.begin().await?;
+        client.call("mcp-list", &json!({})).await?;
+    }
+    let full = broker.resident_kib()?;
+    report.add(
+        "resident, 1,000 sessions with an open connection each",
+        format!("{} MiB", full / 1024),
+        format!("{:.1} KiB a session", (full.saturating_sub(idle)) as f64 / SESSIONS as f64),
+        "40 KB a session",
+    );
+    fixture.stop().await?;
+    broker.stop().await
+}

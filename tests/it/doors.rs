@@ -1,0 +1,86 @@
+//! What the listener lets in: by token, `Host`, `Origin` and size.
+
+use http::{Method, StatusCode};
+use serde_json::json;
+
+use crate::support::{Era, FixtureCatalog, TestBroker, docker_catalog, process::Home};
+
+fn initialize() -> serde_json::Value {
+    json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
+        "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "door", "version": "1"}}})
+}
+
+fn request(broker: &TestBroker, method: Method) -> reqwest::RequestBuilder {
+    reqwest::Client::new().request(method, broker.url()).header("accept", "application/json, text/event-stream")
+}
+
+#[tokio::test]
+async fn a_request_needs_a_token_a_host_and_an_origin_that_are_allowed() {
+    let broker = TestBroker::start().await;
+    let post = || request(&broker, Method::POST).json(&initialize());
+
+    let nobody = post().send().await.unwrap();
+    assert_eq!(nobody.status(), StatusCode::UNAUTHORIZED);
+    assert!(nobody.headers()["www-authenticate"].to_str().unwrap().starts_with("Bearer"));
+    assert_eq!(post().bearer_auth("wrong").send().await.unwrap().status(), StatusCode::UNAUTHORIZED);
+    let rebound = post().bearer_auth(broker.token()).header("host", "evil.example:80").send().await.unwrap();
+    assert_eq!(rebound.status(), StatusCode::FORBIDDEN);
+    let page = post().bearer_auth(broker.token()).header("origin", "https://evil.example").send().await.unwrap();
+    assert_eq!(page.status(), StatusCode::FORBIDDEN);
+    let local = post().bearer_auth(broker.token()).header("origin", "http://localhost:6274").send().await.unwrap();
+    assert_eq!(local.status(), StatusCode::OK);
+    assert_eq!(local.headers()["access-control-allow-origin"], "http://localhost:6274");
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_page_of_an_allowed_origin_may_use_every_header_of_the_protocol() {
+    let broker = TestBroker::start().await;
+    let asked = "authorization,content-type,mcp-protocol-version,mcp-session-id,mcp-method,mcp-name";
+    let preflight = request(&broker, Method::OPTIONS)
+        .header("origin", "http://127.0.0.1:6274")
+        .header("access-control-request-method", "POST")
+        .header("access-control-request-headers", asked)
+        .send()
+        .await
+        .unwrap();
+    assert!(preflight.status().is_success());
+    assert_eq!(preflight.headers()["access-control-allow-headers"], asked);
+    let methods = preflight.headers()["access-control-allow-methods"].to_str().unwrap();
+    assert!(["GET", "POST", "DELETE"].iter().all(|method| methods.contains(method)), "{methods}");
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_request_that_is_too_large_is_refused_and_nothing_else() {
+    let broker = TestBroker::with(FixtureCatalog::new().server("fixture", &[], &[]))
+        .limits(|limits| limits.request_bytes_max = 10_000)
+        .start()
+        .await;
+    let client = broker.connect(Era::Modern).await;
+    let large = request(&broker, Method::POST).bearer_auth(broker.token()).body("x".repeat(10_001));
+    let refused = large.header("content-type", "application/json").send().await.unwrap();
+    assert_eq!(refused.status(), StatusCode::PAYLOAD_TOO_LARGE);
+    client.ok("mcp-find", json!({"query": "fixture"})).await;
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn the_docker_catalog_loads_whole() {
+    let Some(path) = docker_catalog() else { return };
+    let home = Home::with(&FixtureCatalog::new());
+    let validated = home.run(&["catalog", "validate", path.to_str().unwrap()]).await;
+    let entries = std::fs::read_to_string(&path).unwrap();
+    let declared = entries.lines().filter(|line| is_entry(line)).count();
+    assert!(
+        validated.out().contains(&format!("{declared} servers")),
+        "{declared}: {}{}",
+        validated.out(),
+        validated.err()
+    );
+}
+
+/// A key two spaces below `registry:`.
+fn is_entry(line: &str) -> bool {
+    line.starts_with("  ") && !line.starts_with("   ") && line.trim_end().ends_with(':') && !line.contains("- ")
+}
