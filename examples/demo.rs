@@ -175,11 +175,16 @@ impl Broker {
             format!("  {name}: {{description: The project's fixture server {name}, command: {fixture}}}\n")
         };
         std::fs::write(&catalog, format!("registry:\n{}{}", entry("fixture-one"), entry("fixture-two")))?;
+        let config = folder.join("config.yaml");
+        // Servers run as packages: nothing here needs a container engine.
+        std::fs::write(&config, "containers: {engine: none}\n")?;
         let data = folder.join("data");
         let mut process = Command::new(&program)
             .args(["serve", "--listen", "127.0.0.1:0", "--log", "warn"])
             .arg("--data-dir")
             .arg(&data)
+            .arg("--config")
+            .arg(&config)
             .arg("--catalog")
             .arg(&catalog)
             .stdin(Stdio::null())

@@ -3,6 +3,7 @@
 //! They come from one YAML file (`--config`, or `config.yaml` in the data folder if it is there) and from the command
 //! line, which wins. A file is rejected with every problem it has, not with the first one.
 
+pub mod containers;
 pub mod limits;
 
 use std::{
@@ -15,6 +16,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::ids::ServerName;
+pub use containers::{ContainerBounds, ContainerSettings, Pull};
 pub use limits::Limits;
 
 /// Where the broker listens unless told otherwise.
@@ -35,6 +37,7 @@ pub struct Settings {
     pub features: BTreeMap<String, FeatureSetting>,
     /// Names of the broker's own environment variables that servers run as processes get to see.
     pub pass_environment: Vec<String>,
+    pub containers: ContainerSettings,
     pub http: HttpSettings,
     pub limits: Limits,
 }
@@ -73,6 +76,7 @@ pub struct SettingsFile {
     server_config: BTreeMap<ServerName, Map<String, Value>>,
     features: BTreeMap<String, FeatureSetting>,
     pass_environment: Vec<String>,
+    containers: ContainerSettings,
     limits: Limits,
 }
 
@@ -131,6 +135,7 @@ impl Settings {
             server_config: file.server_config,
             features: file.features,
             pass_environment: file.pass_environment,
+            containers: file.containers,
             http: HttpSettings {
                 listen: overrides.listen.or(file.listen).unwrap_or(DEFAULT_LISTEN),
                 allowed_hosts: joined(file.allowed_hosts, overrides.allowed_hosts),
@@ -143,6 +148,7 @@ impl Settings {
 
     fn problems(&self) -> Vec<String> {
         let mut problems = self.limits.problems();
+        problems.extend(self.containers.problems());
         if !self.http.authenticate && !self.http.listen.ip().is_loopback() {
             problems.push(format!(
                 "--no-auth is for loopback addresses only, and {} is not one: leave the token on, or listen on 127.0.0.1",

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! main → cli → app ┬→ http ─────→ endpoint → session → tools::dispatch ┬→ catalog    → catalog-index (tantivy)
-//!                  │  unix socket ┘                                    ├→ supervisor → process | remote
+//!                  │  unix socket ┘                                    ├→ supervisor → docker | process | remote
 //!                  │  (stdio, commands)                                └→ audit → store → migrations/
 //!                  └→ lifecycle, telemetry, features, secrets
 //! ```

@@ -4,9 +4,11 @@
 //! once, one is started. A server that fails to start again and again is not tried again at once. Nothing is left behind:
 //! not when a session ends, not when the broker stops, and not, once it has been started again, when it was killed.
 
+mod backing;
 pub mod calls;
 mod connect;
 mod decode;
+mod docker;
 mod install;
 pub mod instance;
 pub mod launch;
@@ -33,6 +35,7 @@ use std::{
 
 use tokio::time::Instant;
 
+pub use docker::DockerError;
 pub use install::InstallError;
 pub use instance::{Gone, Instance, Start, State};
 pub use remote::RemoteError;
@@ -43,12 +46,13 @@ use crate::{
     audit::Audit,
     catalog::entry::{Registry, Runnable},
     clock::SharedClock,
-    config::{Limits, Settings},
+    config::{ContainerSettings, Limits, Settings},
     ids::{ServerName, SessionId, fingerprint},
     lifecycle::Tasks,
     store::Store,
 };
 use connect::Connector;
+use docker::Engine;
 use install::Installer;
 
 /// The longest a failing server is left alone.
@@ -116,7 +120,9 @@ impl Supervisor {
         tasks: Tasks,
     ) -> Result<Self, RemoteError> {
         let limits = Arc::new(settings.limits.clone());
+        let label = label_of(&settings.data_folder);
         let connector = Connector {
+            engine: Arc::new(Engine::new(settings.containers.clone(), &label, limits.install(), &tasks)),
             installer: Installer::new(&settings.data_folder, limits.install()),
             http: remote::client()?,
             limits: limits.clone(),
@@ -131,7 +137,7 @@ impl Supervisor {
             store,
             clock,
             limits,
-            label: label_of(&settings.data_folder),
+            label,
             data_folder: settings.data_folder.clone(),
             counter: AtomicU64::new(0),
             tasks,
@@ -141,7 +147,9 @@ impl Supervisor {
     /// Ends what a broker on this data folder left behind. Only the one that holds the folder may call it.
     pub async fn clean_up(&self) -> usize {
         let label = format!("{}/", self.label);
-        tokio::task::spawn_blocking(move || orphans::kill_labelled(&label)).await.unwrap_or(0)
+        let processes = tokio::task::spawn_blocking(move || orphans::kill_labelled(&label));
+        let (processes, containers) = tokio::join!(processes, self.connector.engine.clean_up());
+        processes.unwrap_or(0) + containers
     }
 
     /// Whether this machine and this broker can run it, and if not, what is missing.
@@ -151,7 +159,11 @@ impl Supervisor {
     /// A sentence on what is missing.
     pub fn usable(&self, run: &Runnable) -> Result<(), String> {
         match run {
-            Runnable::Container(_) | Runnable::ContainerPerCall => Err("a container engine".to_owned()),
+            Runnable::Container(_) => match self.connector.engine.address() {
+                Some(_) => Ok(()),
+                None => Err("container engine (Docker or Podman)".to_owned()),
+            },
+            Runnable::ContainerPerCall => Err("way to run a container for each call yet".to_owned()),
             Runnable::Package(package) => {
                 if self.connector.installer.is_installed(package) {
                     return Ok(());
@@ -167,6 +179,15 @@ impl Supervisor {
             },
             Runnable::Remote(_) => Ok(()),
         }
+    }
+
+    /// The container engine that would be used, in words.
+    ///
+    /// # Errors
+    ///
+    /// Why there is none.
+    pub async fn container_engine(settings: &ContainerSettings, tasks: &Tasks) -> Result<String, DockerError> {
+        Engine::new(settings.clone(), "", Duration::ZERO, tasks).describe().await
     }
 
     /// What packages of a registry would be installed with on this machine.
@@ -266,6 +287,7 @@ impl Supervisor {
         for (instance, _) in &instances {
             instance.gone().await;
         }
+        self.connector.engine.end_session(session).await;
         let folder = self.session_folder(Some(session));
         let _ = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(folder)).await;
     }
@@ -279,6 +301,7 @@ impl Supervisor {
         for (instance, _) in &instances {
             instance.gone().await;
         }
+        self.connector.engine.close().await;
     }
 
     /// How many instances have not ended.

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use super::{Global, broker::Broker, output};
 use crate::{
     catalog::{Catalog, entry::Registry},
-    supervisor::Supervisor,
+    lifecycle::Tasks,
+    supervisor::{Supervisor, upstream::chain},
 };
 
 pub(super) async fn run(global: &Global) -> anyhow::Result<ExitCode> {
@@ -38,7 +39,10 @@ pub(super) async fn run(global: &Global) -> anyhow::Result<ExitCode> {
             Err(error) => output::say(format!("missing  {name}: {error}")),
         }
     }
-    output::say("missing  containers: this version has no container backend yet");
+    match Supervisor::container_engine(&settings.containers, &Tasks::new().0).await {
+        Ok(engine) => report("containers", Ok(format!("with {engine}"))),
+        Err(error) => output::say(format!("missing  containers: {}", chain(&error))),
+    }
     let folder = settings.data_folder.display().to_string();
     match Broker::find(settings).await {
         Ok(broker) => {

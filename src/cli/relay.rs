@@ -93,7 +93,10 @@ impl Relay {
                     }
                 },
                 line = read.next() => match line {
-                    Ok(Some(line)) => self.answer(&line).await?,
+                    // A client that does not read any more is gone.
+                    Ok(Some(line)) => if self.answer(&line).await.is_err() {
+                        return Ok(Ended::Client);
+                    },
                     Ok(None) | Err(_) => return self.lost().await,
                 },
             }

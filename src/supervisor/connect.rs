@@ -5,7 +5,6 @@
 //! again and spoken to in the older way.
 
 use std::{
-    process::ExitStatus,
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -16,13 +15,15 @@ use rmcp::{
     transport::Transport,
 };
 use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{either::Either, sync::CancellationToken};
 
 use super::{
+    backing::{Backing, Streams},
     calls::Calls,
+    docker::{DockerError, Engine, Owner},
     install::{InstallError, Installer},
-    launch::{Launch, ProcessLaunch, Program, RemoteLaunch},
-    process::{self, Executable, Process, SpawnError},
+    launch::{ContainerLaunch, Launch, ProcessLaunch, Program, RemoteLaunch},
+    process::{Executable, Process, SpawnError},
     remote::{self, RemoteError},
     sse::{SseConnectError, SseTransport, Surroundings},
     tail::Tail,
@@ -30,7 +31,13 @@ use super::{
     upstream::{Asker, Handler, RequestError, Upstream, chain, implementation, mirrored},
     wire::{Line, Wire},
 };
-use crate::{caller::Era, catalog::entry::RemoteTransport, config::Limits, ids::ServerName, lifecycle::Tasks};
+use crate::{
+    caller::{Era, Link},
+    catalog::entry::RemoteTransport,
+    config::Limits,
+    ids::{ServerName, SessionId},
+    lifecycle::Tasks,
+};
 
 /// How long a server may think about `server/discover` before it is taken for one that does not know it.
 const PROBE_MAX: Duration = Duration::from_secs(20);
@@ -47,6 +54,8 @@ pub(crate) enum ConnectError {
     Install(#[from] InstallError),
     #[error(transparent)]
     Spawn(#[from] SpawnError),
+    #[error(transparent)]
+    Docker(#[from] DockerError),
     #[error("it exited with {status} before it was ready{}", said(.stderr))]
     Exited { status: String, stderr: String },
     #[error("it was not ready within {} s{}", .limit.as_secs(), said(.stderr))]
@@ -70,16 +79,16 @@ fn said(stderr: &str) -> String {
 /// A server that runs, as far as this broker runs it.
 pub(crate) struct Connected {
     pub(crate) upstream: Arc<Upstream>,
-    /// The process behind it, if it is one of ours.
-    pub(crate) process: Option<Process>,
+    /// What it stands on, if that is ours.
+    pub(crate) backing: Option<Backing>,
 }
 
 impl Connected {
-    /// Ends the connection, and the process behind it. Returns how that ended.
-    pub(crate) async fn stop(self, grace: Duration) -> Option<ExitStatus> {
+    /// Ends the connection, and what it stands on. Says how that ended.
+    pub(crate) async fn stop(self, grace: Duration) -> Option<String> {
         self.upstream.close().await;
-        match self.process {
-            Some(process) => process.stop(grace).await,
+        match self.backing {
+            Some(backing) => Some(backing.stop(grace).await),
             None => None,
         }
     }
@@ -88,6 +97,7 @@ impl Connected {
 /// What a connection is made with.
 pub(crate) struct Connector {
     pub(crate) installer: Installer,
+    pub(crate) engine: Arc<Engine>,
     pub(crate) http: reqwest::Client,
     pub(crate) limits: Arc<Limits>,
     pub(crate) pass_environment: Vec<String>,
@@ -99,6 +109,9 @@ pub(crate) struct Attempt<'a> {
     pub(crate) server: &'a ServerName,
     pub(crate) launch: &'a Launch,
     pub(crate) label: String,
+    pub(crate) session: Option<&'a SessionId>,
+    /// The way to the client that has this started: for how far a download is.
+    pub(crate) link: &'a Link,
     /// What is declared to the server on behalf of whoever started it.
     pub(crate) capabilities: &'a ClientCapabilities,
     pub(crate) asker: Weak<dyn Asker>,
@@ -111,14 +124,9 @@ impl Connector {
         match attempt.launch {
             Launch::Process(launch) => {
                 let executable = self.executable(&launch.program).await?;
-                match self.process(attempt, launch, &executable, attempt.era).await {
-                    Err(Probed::Unanswered) => {
-                        tracing::debug!(server.name = %attempt.server, "the server does not know server/discover");
-                        self.process(attempt, launch, &executable, Some(Era::Legacy)).await.map_err(Probed::into_error)
-                    }
-                    outcome => outcome.map_err(Probed::into_error),
-                }
+                self.over_streams(attempt, &Run::Process(launch, &executable)).await
             }
+            Launch::Container(launch) => self.over_streams(attempt, &Run::Container(launch)).await,
             Launch::Remote(launch) => match launch.transport {
                 RemoteTransport::StreamableHttp => self.streamable(attempt, launch).await,
                 RemoteTransport::Sse => self.sse(attempt, launch).await,
@@ -133,27 +141,48 @@ impl Connector {
         }
     }
 
-    async fn process(
+    async fn over_streams(&self, attempt: &Attempt<'_>, run: &Run<'_>) -> Result<Connected, ConnectError> {
+        match self.started(attempt, run, attempt.era).await {
+            Err(Probed::Unanswered) => {
+                tracing::debug!(server.name = %attempt.server, "the server does not know server/discover");
+                self.started(attempt, run, Some(Era::Legacy)).await.map_err(Probed::into_error)
+            }
+            outcome => outcome.map_err(Probed::into_error),
+        }
+    }
+
+    async fn start(
         &self,
         attempt: &Attempt<'_>,
-        launch: &ProcessLaunch,
-        executable: &Executable,
-        era: Option<Era>,
-    ) -> Result<Connected, Probed> {
+        run: &Run<'_>,
+        tail: Tail,
+    ) -> Result<(Backing, Streams), ConnectError> {
+        match run {
+            Run::Process(launch, executable) => {
+                let (process, stdout, stdin) = Process::spawn(
+                    executable,
+                    launch,
+                    &self.pass_environment,
+                    attempt.label.clone(),
+                    tail,
+                    &self.tasks,
+                    attempt.server.as_str().into(),
+                )?;
+                Ok((Backing::Process(process), (Either::Left(stdout), Box::new(stdin))))
+            }
+            Run::Container(launch) => {
+                let owner = Owner { session: attempt.session.cloned(), server: attempt.server.clone() };
+                let (container, streams) = self.engine.start(launch, owner, tail, attempt.link).await?;
+                Ok((Backing::Container(container), streams))
+            }
+        }
+    }
+
+    async fn started(&self, attempt: &Attempt<'_>, run: &Run<'_>, era: Option<Era>) -> Result<Connected, Probed> {
         let server: Arc<str> = attempt.server.as_str().into();
         let tail = Tail::new(self.limits.stderr_bytes_max);
-        let (process, stdout, stdin) = Process::spawn(
-            executable,
-            launch,
-            &self.pass_environment,
-            attempt.label.clone(),
-            tail.clone(),
-            &self.tasks,
-            server.clone(),
-        )
-        .map_err(ConnectError::from)?;
+        let (backing, streams) = self.start(attempt, run, tail.clone()).await?;
         let (calls, closed) = (Calls::new(), CancellationToken::new());
-        let streams = (stdout, stdin);
         let mut wire =
             Wire::new(streams, calls.clone(), tail, closed.clone(), server, self.limits.message_bytes_max, &self.tasks);
         let limit = self.limits.start();
@@ -166,30 +195,30 @@ impl Connector {
         };
         let outcome = tokio::time::timeout(limit, handshake).await;
         let problem = match outcome {
-            Ok(Ok(upstream)) => return Ok(Connected { upstream: Arc::new(upstream), process: Some(process) }),
+            Ok(Ok(upstream)) => return Ok(Connected { upstream: Arc::new(upstream), backing: Some(backing) }),
             Ok(Err(Probed::Unanswered)) => {
-                process.stop(self.limits.stop()).await;
+                backing.stop(self.limits.stop()).await;
                 return Err(Probed::Unanswered);
             }
             Ok(Err(Probed::Failed(error))) => Some(error),
             Err(_) => None,
         };
-        Err(Probed::Failed(self.explain(process, problem, limit).await))
+        Err(Probed::Failed(self.explain(backing, problem, limit).await))
     }
 
-    /// Ends a process that did not become a connection, and says why in its own words.
-    async fn explain(&self, mut process: Process, problem: Option<ConnectError>, limit: Duration) -> ConnectError {
+    /// Ends what did not become a connection, and says why in its own words.
+    async fn explain(&self, mut backing: Backing, problem: Option<ConnectError>, limit: Duration) -> ConnectError {
         const LAST_WORDS: Duration = Duration::from_millis(500);
         let closed = matches!(&problem, Some(ConnectError::Closed));
-        let exited = if closed { process.exited(LAST_WORDS).await } else { None };
-        let tail = process.tail().clone();
-        process.stop(self.limits.stop()).await;
+        let exited = if closed { backing.exited(LAST_WORDS).await } else { None };
+        let tail = backing.tail().clone();
+        backing.stop(self.limits.stop()).await;
         let stderr = tail.last(TAIL_LINES);
         match (exited, problem) {
             (None, Some(ConnectError::Closed)) => {
                 ConnectError::Handshake { problem: "it closed its output".to_owned(), stderr }
             }
-            (Some(status), _) => ConnectError::Exited { status: process::describe(Some(status)), stderr },
+            (Some(status), _) => ConnectError::Exited { status, stderr },
             (None, Some(ConnectError::Handshake { problem, .. })) => ConnectError::Handshake { problem, stderr },
             (None, Some(other)) => other,
             (None, None) => ConnectError::Timeout { limit, stderr },
@@ -228,7 +257,7 @@ impl Connector {
         let tap = Tap::new(transport, calls.clone(), closed.clone(), server);
         let upstream =
             self.handshake(attempt, tap, era, calls, closed).await.map_err(|error| at(error, &launch.url))?;
-        Ok(Connected { upstream: Arc::new(upstream), process: None })
+        Ok(Connected { upstream: Arc::new(upstream), backing: None })
     }
 
     async fn sse(&self, attempt: &Attempt<'_>, launch: &RemoteLaunch) -> Result<Connected, ConnectError> {
@@ -248,7 +277,7 @@ impl Connector {
             self.handshake(attempt, transport, Era::Legacy, calls, closed.clone()).await
         };
         match tokio::time::timeout(limit, connecting).await {
-            Ok(Ok(upstream)) => Ok(Connected { upstream: Arc::new(upstream), process: None }),
+            Ok(Ok(upstream)) => Ok(Connected { upstream: Arc::new(upstream), backing: None }),
             Ok(Err(error)) => {
                 closed.cancel();
                 Err(error)
@@ -284,6 +313,12 @@ impl Connector {
             ConnectError::Handshake { problem: error.to_string(), stderr: String::new() }
         })
     }
+}
+
+/// What is run to have a server's streams.
+enum Run<'a> {
+    Process(&'a ProcessLaunch, &'a Executable),
+    Container(&'a ContainerLaunch),
 }
 
 /// A failed attempt, or one that is to be made again in the older way.

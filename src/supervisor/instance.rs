@@ -28,14 +28,13 @@ use super::{
     calls::InstanceEvent,
     connect::{Attempt, ConnectError, Connected, Connector},
     launch::Launch,
-    process,
     surface::Surface,
     tail::Tail,
     upstream::{Asker, Upstream, chain},
 };
 use crate::{
     audit::{Audit, Kind, Outcome, Status, Subject},
-    caller::Era,
+    caller::{Era, Link},
     ids::{Principal, ServerName, SessionId},
 };
 
@@ -107,6 +106,8 @@ pub struct Start {
     pub principal: Principal,
     pub kind: &'static str,
     pub launch: Launch,
+    /// The way to the client that has it started.
+    pub link: Link,
     pub capabilities: ClientCapabilities,
     pub asker: Weak<dyn Asker>,
     pub era: Option<Era>,
@@ -341,6 +342,8 @@ impl Task {
             server: &self.start.server,
             launch: &self.start.launch,
             label: self.label.clone(),
+            session: self.start.session.as_ref(),
+            link: &self.start.link,
             capabilities: &self.start.capabilities,
             asker: self.start.asker.clone(),
             era: self.start.era,
@@ -365,7 +368,7 @@ impl Task {
     }
 
     async fn give_up(&self, connected: Connected, problem: String) -> String {
-        let tail = connected.process.as_ref().map(|process| process.tail().clone());
+        let tail = connected.backing.as_ref().map(|backing| backing.tail().clone());
         connected.stop(self.grace()).await;
         let stderr = last_words(tail.as_ref());
         if stderr.is_empty() { problem } else { format!("{problem}; its last words were:\n{stderr}") }
@@ -435,17 +438,18 @@ impl Task {
     }
 
     async fn end(&self, connected: Connected, why: Why) -> Gone {
-        let tail = connected.process.as_ref().map(|process| process.tail().clone());
-        let is_process = connected.process.is_some();
+        let tail = connected.backing.as_ref().map(|backing| backing.tail().clone());
         let status = connected.stop(self.grace()).await;
         match why {
             Why::Stopped => Gone::Stopped,
             Why::Idle => Gone::Idle,
-            Why::Ended if is_process => {
-                let how = format!("it exited with {}", process::describe(status));
+            Why::Ended => {
+                let how = match status {
+                    Some(status) => format!("it exited with {status}"),
+                    None => "it closed the connection".to_owned(),
+                };
                 Gone::Ended { how, stderr: last_words(tail.as_ref()) }
             }
-            Why::Ended => Gone::Ended { how: "it closed the connection".to_owned(), stderr: String::new() },
         }
     }
 

@@ -13,16 +13,22 @@ use serde_json::Value;
 
 use crate::{
     catalog::{
-        entry::{CommandSpec, Entry, PackageSpec, RemoteSpec, RemoteTransport, Runnable, expand_variables},
+        entry::{
+            CommandSpec, ContainerSpec, Entry, PackageSpec, RemoteSpec, RemoteTransport, Runnable, expand_variables,
+        },
         template::{self, TemplateError},
     },
     secrets::SecretValue,
 };
 
+/// What `{{broker.folder}}` is in a container.
+const CONTAINER_FOLDER: &str = "/tmp";
+
 /// What is to be started.
 #[derive(Debug, Clone)]
 pub enum Launch {
     Process(ProcessLaunch),
+    Container(ContainerLaunch),
     Remote(RemoteLaunch),
 }
 
@@ -42,6 +48,21 @@ pub struct ProcessLaunch {
 pub enum Program {
     Command(String),
     Package(PackageSpec),
+}
+
+/// A container.
+#[derive(Clone)]
+pub struct ContainerLaunch {
+    pub image: String,
+    /// What the image's entry point gets, or is replaced with.
+    pub command: Vec<String>,
+    pub environment: BTreeMap<String, SecretValue>,
+    /// `source:target[:ro]`
+    pub volumes: Vec<String>,
+    pub user: Option<String>,
+    pub disable_network: bool,
+    pub allow_hosts: Vec<String>,
+    pub extra_hosts: Vec<String>,
 }
 
 /// A server somewhere else.
@@ -65,6 +86,18 @@ impl fmt::Debug for ProcessLaunch {
     }
 }
 
+impl fmt::Debug for ContainerLaunch {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("ContainerLaunch")
+            .field("image", &self.image)
+            .field("command", &self.command.len())
+            .field("environment", &self.environment.keys().collect::<Vec<_>>())
+            .field("volumes", &self.volumes)
+            .finish_non_exhaustive()
+    }
+}
+
 impl fmt::Debug for RemoteLaunch {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
@@ -81,8 +114,8 @@ impl fmt::Debug for RemoteLaunch {
 pub enum LaunchError {
     #[error("the catalog entry has a bad template")]
     Template(#[from] TemplateError),
-    #[error("it runs in a container, and this broker has no container backend yet")]
-    Container,
+    #[error("it runs one container for each call, which this broker does not do yet")]
+    ContainerPerCall,
 }
 
 /// What fills in an entry.
@@ -104,7 +137,8 @@ pub fn plan(entry: &Entry, run: &Runnable, inputs: &Inputs<'_>) -> Result<Launch
         Runnable::Package(package) => process(entry, inputs, package_program(package)),
         Runnable::Command(command) => process(entry, inputs, command_program(command)),
         Runnable::Remote(remote) => Ok(Launch::Remote(remote_launch(remote, inputs))),
-        Runnable::Container(_) | Runnable::ContainerPerCall => Err(LaunchError::Container),
+        Runnable::Container(container) => self::container(entry, container, inputs),
+        Runnable::ContainerPerCall => Err(LaunchError::ContainerPerCall),
     }
 }
 
@@ -125,10 +159,7 @@ fn command_program(command: &CommandSpec) -> ProgramSpec<'_> {
 fn process(entry: &Entry, inputs: &Inputs<'_>, spec: ProgramSpec<'_>) -> Result<Launch, LaunchError> {
     let folder = inputs.folder.display().to_string();
     let lookup = |path: &str| entry.lookup(inputs.config, &folder, path);
-    let mut environment = inputs.secrets.clone();
-    for variable in &entry.env {
-        add_variable(&mut environment, &variable.name, &variable.value, &lookup)?;
-    }
+    let mut environment = environment(entry, inputs, &lookup)?;
     for (name, value) in spec.env {
         add_variable(&mut environment, name, value, &lookup)?;
     }
@@ -137,6 +168,33 @@ fn process(entry: &Entry, inputs: &Inputs<'_>, spec: ProgramSpec<'_>) -> Result<
         arguments: template::evaluate_list(spec.arguments, &lookup)?,
         environment,
         folder: inputs.folder.to_owned(),
+    }))
+}
+
+fn environment(
+    entry: &Entry,
+    inputs: &Inputs<'_>,
+    lookup: &dyn Fn(&str) -> Option<Value>,
+) -> Result<BTreeMap<String, SecretValue>, TemplateError> {
+    let mut environment = inputs.secrets.clone();
+    for variable in &entry.env {
+        add_variable(&mut environment, &variable.name, &variable.value, lookup)?;
+    }
+    Ok(environment)
+}
+
+fn container(entry: &Entry, spec: &ContainerSpec, inputs: &Inputs<'_>) -> Result<Launch, LaunchError> {
+    let lookup = |path: &str| entry.lookup(inputs.config, CONTAINER_FOLDER, path);
+    let user = spec.user.as_deref().map(|user| template::evaluate_text(user, &lookup)).transpose()?;
+    Ok(Launch::Container(ContainerLaunch {
+        image: spec.image.clone(),
+        command: template::evaluate_list(&spec.command, &lookup)?,
+        environment: environment(entry, inputs, &lookup)?,
+        volumes: template::evaluate_list(&spec.volumes, &lookup)?,
+        user: user.filter(|user| !user.is_empty()),
+        disable_network: spec.disable_network,
+        allow_hosts: spec.allow_hosts.clone(),
+        extra_hosts: spec.extra_hosts.clone(),
     }))
 }
 

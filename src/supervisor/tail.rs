@@ -40,6 +40,11 @@ impl Tail {
         }
     }
 
+    /// Keeps what may be several lines.
+    pub(crate) fn lines(&self, text: &str) {
+        text.lines().for_each(|line| self.line(line));
+    }
+
     /// The last few lines, oldest first; empty when there was nothing.
     pub(crate) fn last(&self, count: usize) -> String {
         let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);

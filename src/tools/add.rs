@@ -198,6 +198,10 @@ async fn start_and_keep(
     changed: bool,
 ) -> Result<Added, Failure> {
     let key = key_of(session, entry);
+    if given.is_some() {
+        // Another config may mend what failed.
+        context.supervisor.forgive(&key);
+    }
     if changed && let Some(running) = context.supervisor.stop(&key) {
         running.gone().await;
     }

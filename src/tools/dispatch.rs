@@ -63,7 +63,13 @@ impl Tools {
         let Call { seat, caller, operation } = call;
         let is_tool = matches!(operation, Operation::Tool(_) | Operation::Management(..));
         let routed = context.route(&seat, &caller, operation).await;
-        let record = match context.audit.open(&routed.subject(&caller), routed.arguments.as_ref()).await {
+        let kept = match &routed.target {
+            Target::Management(ManagementTool::Add | ManagementTool::ConfigSet) => {
+                routed.arguments.as_ref().map(|arguments| Cow::Owned(context.recordable(arguments)))
+            }
+            _ => routed.arguments.as_ref().map(Cow::Borrowed),
+        };
+        let record = match context.audit.open(&routed.subject(&caller), kept.as_deref()).await {
             Ok(record) => record,
             Err(error) => return told(Failure::from(error), is_tool),
         };

@@ -109,6 +109,30 @@ pub(super) fn split(entry: &Entry, given: Map<String, Value>) -> GivenConfig {
     GivenConfig { config, secrets }
 }
 
+impl Context {
+    /// The arguments of `mcp-add` and `mcp-config-set` as the log keeps them: without what the entry calls a secret. Of a
+    /// server that is not in the catalog nothing is known, so no value is kept.
+    pub(super) fn recordable(&self, arguments: &Map<String, Value>) -> Map<String, Value> {
+        let mut kept = arguments.clone();
+        let named = ["name", "server"].iter().find_map(|key| arguments.get(*key)).and_then(Value::as_str);
+        let entry = named.and_then(|name| name.trim().parse().ok()).and_then(|name| self.catalog.entry(&name));
+        if let Some(Value::Object(config)) = kept.get_mut("config") {
+            for (key, value) in config.iter_mut() {
+                let is_secret = entry.as_ref().is_none_or(|entry| is_secret(entry, key));
+                if is_secret {
+                    *value = Value::String("[redacted]".to_owned());
+                }
+            }
+        }
+        kept
+    }
+}
+
+fn is_secret(entry: &Entry, key: &str) -> bool {
+    let is_property = entry.config.as_ref().is_some_and(|schema| schema.summary().contains_key(key));
+    !is_property && entry.secrets.iter().any(|secret| names(secret, key))
+}
+
 fn names(secret: &SecretSpec, key: &str) -> bool {
     let folded = |text: &str| text.to_lowercase().replace(['_', '-', '.'], "");
     let last = secret.name.rsplit('.').next().unwrap_or(&secret.name);

@@ -124,6 +124,7 @@ impl Context {
             principal: caller.principal.clone(),
             kind: run.kind(),
             launch,
+            link: caller.link.clone(),
             capabilities,
             asker,
             era,

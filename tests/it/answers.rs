@@ -39,6 +39,13 @@ async fn a_server_that_needs_something_says_what_and_is_not_added() {
     assert!(text_of(&environment).contains("hunter2-hunter2") && text_of(&environment).contains("/data"));
     let (_, records) = broker.rest(http::Method::GET, "/v1/audit?limit=1000", None).await;
     assert!(!records.to_string().contains("hunter2"), "{records}");
+    let unknown = json!({"name": "nowhere", "config": {"odd": "hunter2-hunter2-again"}});
+    assert!(!client.call("mcp-add", unknown).await.is_ok());
+    let (_, records) = broker.rest(http::Method::GET, "/v1/audit?limit=1000", None).await;
+    assert!(
+        !records.to_string().contains("hunter2"),
+        "nothing is known of this server, so no value is kept: {records}"
+    );
     broker.stop().await;
 }
 

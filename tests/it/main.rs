@@ -12,6 +12,7 @@ mod support;
 
 mod answers;
 mod command_line;
+mod containers;
 mod conversation;
 mod doors;
 mod features;

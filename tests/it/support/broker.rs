@@ -10,7 +10,7 @@ use std::{
 use mcp_broker::{
     app::{App, DataFolder},
     clock::{Clock as _, ManualClock, SystemClock},
-    config::{FeatureSetting, HttpSettings, Limits, Settings},
+    config::{ContainerSettings, FeatureSetting, HttpSettings, Limits, Settings},
     http::Listener,
     ids::ServerName,
     lifecycle::Tasks,
@@ -30,6 +30,7 @@ pub struct Builder {
     features: Vec<(String, FeatureSetting)>,
     folder: Arc<TempDir>,
     more: Vec<PathBuf>,
+    containers: ContainerSettings,
 }
 
 /// A broker that serves HTTP. Dropping it fails the test if a server or an open record is left.
@@ -56,6 +57,7 @@ impl TestBroker {
             features: Vec::new(),
             folder: Arc::new(tempfile::tempdir().expect("there is room for temporary files")),
             more: Vec::new(),
+            containers: ContainerSettings { engine: Some("none".to_owned()), ..ContainerSettings::default() },
         }
     }
 
@@ -181,6 +183,13 @@ impl Builder {
         self
     }
 
+    /// Uses this machine's container engine.
+    pub fn containers(mut self, change: impl FnOnce(&mut ContainerSettings)) -> Self {
+        self.containers.engine = None;
+        change(&mut self.containers);
+        self
+    }
+
     /// A further catalog file.
     pub fn catalog_file(mut self, path: PathBuf) -> Self {
         self.more.push(path);
@@ -197,6 +206,7 @@ impl Builder {
             server_config: Default::default(),
             features: self.features.into_iter().collect(),
             pass_environment: Vec::new(),
+            containers: self.containers,
             http: HttpSettings {
                 listen: "127.0.0.1:0".parse().expect("an address"),
                 allowed_hosts: Vec::new(),

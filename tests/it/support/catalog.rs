@@ -55,6 +55,15 @@ impl FixtureCatalog {
         self
     }
 
+    /// A server in a container, with further lines of the entry, indented by four.
+    pub fn image(mut self, name: &str, image: &str, more: &str) -> Self {
+        let _ = writeln!(self.yaml, "  {}:\n    title: The image {name}\n    image: {}", quoted(name), quoted(image));
+        if !more.is_empty() {
+            let _ = writeln!(self.yaml, "{more}");
+        }
+        self
+    }
+
     /// Any entry at all.
     pub fn raw(mut self, name: &str, yaml: &str) -> Self {
         let _ = writeln!(self.yaml, "  {}: {yaml}", quoted(name));

@@ -1,0 +1,313 @@
+//! Servers as containers, through the Docker Engine's API (Docker or Podman).
+//!
+//! A container is attached to before it is started, so that nothing it says is lost, and spoken to over the attached
+//! streams. It has no more rights than it needs: no new privileges, no capabilities, bounded CPU, memory and processes, and
+//! a network of its session's own or none. Everything that is made here is labelled with the data folder; what a broker
+//! before this one left is found by that.
+
+mod container;
+mod image;
+mod mounts;
+
+use std::{
+    collections::HashMap,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use bollard::{
+    API_DEFAULT_VERSION, Docker,
+    errors::Error as ApiError,
+    models::{NetworkCreateRequest, VolumeCreateRequest},
+    query_parameters::{
+        InspectNetworkOptions, ListContainersOptions, ListNetworksOptions, ListVolumesOptions, RemoveContainerOptions,
+        RemoveVolumeOptions,
+    },
+};
+use tokio::sync::OnceCell;
+
+pub(crate) use container::Container;
+use mounts::MountError;
+
+use super::{backing::Streams, launch::ContainerLaunch, tail::Tail};
+use crate::{
+    caller::Link,
+    config::ContainerSettings,
+    ids::{ServerName, SessionId, fingerprint},
+    lifecycle::Tasks,
+};
+
+/// Labels of containers, networks and volumes.
+const FOLDER: &str = "mcp-broker.folder";
+const SESSION: &str = "mcp-broker.session";
+const SERVER: &str = "mcp-broker.server";
+
+/// Where engines listen unless `DOCKER_HOST` says otherwise.
+const SOCKETS: [&str; 2] = ["/var/run/docker.sock", "/run/podman/podman.sock"];
+
+const REQUEST_SECONDS_MAX: u64 = 120;
+
+/// The container engine of this machine.
+pub(crate) struct Engine {
+    address: Option<String>,
+    connection: OnceCell<Docker>,
+    settings: ContainerSettings,
+    folder: String,
+    pulls: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    pull_max: Duration,
+    networks: tokio::sync::Mutex<()>,
+    tasks: Tasks,
+}
+
+/// A container could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum DockerError {
+    #[error(
+        "there is no container engine: start Docker or Podman, or name its address with DOCKER_HOST or containers.engine"
+    )]
+    None,
+    #[error("the container engine at {address} does not answer: is it running, and may this user use it?")]
+    Unreachable {
+        address: String,
+        #[source]
+        source: ApiError,
+    },
+    #[error("there is no image `{image}`, here or in its registry: check its name, or whether it needs a sign-in")]
+    NoImage { image: String },
+    #[error("the image `{image}` is not here, and the operator has switched pulling off (containers.pull: never)")]
+    PullNever { image: String },
+    #[error("could not pull the image `{image}`: {problem}")]
+    Pull { image: String, problem: String },
+    #[error("the image `{image}` is for {image_platform}, and this engine runs {platform}")]
+    Platform { image: String, image_platform: String, platform: String },
+    #[error(transparent)]
+    Mount(#[from] MountError),
+    #[error("it wants to reach {}, and the operator has closed the network (containers.block_network)", .hosts.join(", "))]
+    NetworkBlocked { hosts: Vec<String> },
+    #[error("the broker stopped while it was started")]
+    Cut,
+    #[error("the container engine could not {what}")]
+    Api {
+        what: &'static str,
+        #[source]
+        source: ApiError,
+    },
+}
+
+pub(crate) fn failed(what: &'static str) -> impl FnOnce(ApiError) -> DockerError {
+    move |source| DockerError::Api { what, source }
+}
+
+impl Engine {
+    pub(crate) fn new(settings: ContainerSettings, folder: &str, pull_max: Duration, tasks: &Tasks) -> Self {
+        Self {
+            address: address(&settings),
+            connection: OnceCell::new(),
+            settings,
+            folder: folder.to_owned(),
+            pulls: Mutex::default(),
+            pull_max,
+            networks: tokio::sync::Mutex::default(),
+            tasks: tasks.clone(),
+        }
+    }
+
+    /// Where the engine is, if there seems to be one.
+    pub(crate) fn address(&self) -> Option<&str> {
+        self.address.as_deref()
+    }
+
+    /// The connection to the engine, with the newest version of its API that both know.
+    pub(crate) async fn docker(&self) -> Result<&Docker, DockerError> {
+        let address = self.address().ok_or(DockerError::None)?;
+        let unreachable = |source| DockerError::Unreachable { address: address.to_owned(), source };
+        self.connection.get_or_try_init(|| async { connect(address).await.map_err(unreachable) }).await
+    }
+
+    /// What the engine is, in words.
+    pub(crate) async fn describe(&self) -> Result<String, DockerError> {
+        let version = self.docker().await?.version().await.map_err(failed("say what it is"))?;
+        let name = version.components.unwrap_or_default().into_iter().next().map(|component| component.name);
+        Ok(format!(
+            "{} {} (API {}) at {}",
+            name.unwrap_or_else(|| "Docker Engine".to_owned()),
+            version.version.unwrap_or_default(),
+            version.api_version.unwrap_or_default(),
+            self.address().unwrap_or_default()
+        ))
+    }
+
+    fn labels(&self, session: Option<&SessionId>) -> HashMap<String, String> {
+        HashMap::from([
+            (FOLDER.to_owned(), self.folder.clone()),
+            (SESSION.to_owned(), session.map_or("shared", SessionId::as_str).to_owned()),
+        ])
+    }
+
+    /// What a session's network and volumes are called.
+    fn name(&self, session: Option<&SessionId>, what: &str) -> String {
+        let owner = fingerprint(session.map_or("shared", SessionId::as_str), 12);
+        format!("mcp-broker-{}-{owner}{what}", self.folder)
+    }
+
+    /// The network that a session's containers share with each other and with nobody else's.
+    async fn network(&self, session: Option<&SessionId>) -> Result<String, DockerError> {
+        let name = self.name(session, "");
+        let docker = self.docker().await?;
+        // An engine lets two networks have one name.
+        let _one_at_a_time = self.networks.lock().await;
+        match docker.inspect_network(&name, None::<InspectNetworkOptions>).await {
+            Ok(_) => return Ok(name),
+            Err(ApiError::DockerResponseServerError { status_code: 404, .. }) => {}
+            Err(source) => return Err(DockerError::Api { what: "look for the session's network", source }),
+        }
+        let request =
+            NetworkCreateRequest { name: name.clone(), labels: Some(self.labels(session)), ..Default::default() };
+        docker.create_network(request).await.map_err(failed("make a network for the session"))?;
+        Ok(name)
+    }
+
+    /// A volume of the session's own, so that what one session's server keeps is not another's.
+    async fn volume(&self, session: Option<&SessionId>, volume: &str) -> Result<String, DockerError> {
+        let name = self.name(session, &format!("-{volume}"));
+        let request =
+            VolumeCreateRequest { name: Some(name.clone()), labels: Some(self.labels(session)), ..Default::default() };
+        self.docker().await?.create_volume(request).await.map_err(failed("make a volume"))?;
+        Ok(name)
+    }
+
+    /// Removes the network and the volumes of a session that has ended. Its containers are gone already.
+    pub(crate) async fn end_session(&self, session: &SessionId) {
+        if self.connection.get().is_none() {
+            return;
+        }
+        let filter = format!("{SESSION}={}", session.as_str());
+        if let Err(error) = self.remove(&filter, true).await {
+            tracing::warn!(%error, "what a session's containers left was not removed");
+        }
+    }
+
+    /// Removes the containers and networks that a broker on this data folder left. Says how many containers there were.
+    pub(crate) async fn clean_up(&self) -> usize {
+        if self.address.is_none() {
+            return 0;
+        }
+        match self.remove(&format!("{FOLDER}={}", self.folder), false).await {
+            Ok(removed) => removed,
+            Err(DockerError::Unreachable { .. } | DockerError::None) => 0,
+            Err(error) => {
+                tracing::warn!(%error, "containers that an earlier broker left were not removed");
+                0
+            }
+        }
+    }
+
+    /// Removes networks, and containers that are left, when the broker stops. Volumes stay: sessions go on.
+    pub(crate) async fn close(&self) {
+        if self.connection.get().is_some() {
+            self.clean_up().await;
+        }
+    }
+
+    async fn remove(&self, label: &str, volumes: bool) -> Result<usize, DockerError> {
+        let docker = self.docker().await?;
+        let filters = || {
+            let labels = vec![format!("{FOLDER}={}", self.folder), label.to_owned()];
+            Some(HashMap::from([("label".to_owned(), labels)]))
+        };
+        let options = ListContainersOptions { all: true, filters: filters(), ..Default::default() };
+        let containers = docker.list_containers(Some(options)).await.map_err(failed("list containers"))?;
+        let ids: Vec<String> = containers.into_iter().filter_map(|container| container.id).collect();
+        futures_util::future::join_all(ids.iter().map(|id| remove_container(docker, id))).await;
+        let networks = docker
+            .list_networks(Some(ListNetworksOptions { filters: filters() }))
+            .await
+            .map_err(failed("list networks"))?;
+        for name in networks.into_iter().filter_map(|network| network.name) {
+            if let Err(error) = docker.remove_network(&name).await {
+                tracing::warn!(%error, name, "a network was not removed");
+            }
+        }
+        if volumes {
+            let found = docker
+                .list_volumes(Some(ListVolumesOptions { filters: filters() }))
+                .await
+                .map_err(failed("list volumes"))?;
+            for volume in found.volumes.unwrap_or_default() {
+                if let Err(error) = docker.remove_volume(&volume.name, None::<RemoveVolumeOptions>).await {
+                    tracing::warn!(%error, volume.name, "a volume was not removed");
+                }
+            }
+        }
+        Ok(ids.len())
+    }
+}
+
+/// Removes a container, whatever state it is in. One that is gone already is fine.
+async fn remove_container(docker: &Docker, id: &str) {
+    let options = RemoveContainerOptions { v: true, force: true, link: false };
+    match docker.remove_container(id, Some(options)).await {
+        // Gone, or being removed.
+        Ok(()) | Err(ApiError::DockerResponseServerError { status_code: 404 | 409, .. }) => {}
+        Err(error) => tracing::warn!(%error, container.id = id, "a container was not removed"),
+    }
+}
+
+async fn connect(address: &str) -> Result<Docker, ApiError> {
+    let docker = match address.strip_prefix("unix://") {
+        Some(path) => Docker::connect_with_unix(path, REQUEST_SECONDS_MAX, API_DEFAULT_VERSION),
+        None => Docker::connect_with_http(address, REQUEST_SECONDS_MAX, API_DEFAULT_VERSION),
+    }?;
+    docker.negotiate_version().await
+}
+
+fn address(settings: &ContainerSettings) -> Option<String> {
+    let named = settings.engine.clone().or_else(|| std::env::var("DOCKER_HOST").ok()).filter(|host| !host.is_empty());
+    if named.as_deref() == Some("none") {
+        return None;
+    }
+    named.or_else(|| {
+        let users = std::env::var("XDG_RUNTIME_DIR").ok().map(|folder| format!("{folder}/podman/podman.sock"));
+        let mut sockets = SOCKETS.into_iter().map(str::to_owned).chain(users);
+        sockets.find(|path| Path::new(path).exists()).map(|path| format!("unix://{path}"))
+    })
+}
+
+/// Whose container it is.
+#[derive(Clone)]
+pub(crate) struct Owner {
+    pub(crate) session: Option<SessionId>,
+    pub(crate) server: ServerName,
+}
+
+impl Engine {
+    /// Starts a container, its image pulled if it has to be.
+    ///
+    /// Whoever waits for this may stop waiting: what is on its way then is finished, so that nothing is made that nobody
+    /// knows of, and removed.
+    pub(crate) async fn start(
+        self: &Arc<Self>,
+        launch: &ContainerLaunch,
+        owner: Owner,
+        tail: Tail,
+        link: &Link,
+    ) -> Result<(Container, Streams), DockerError> {
+        let (engine, launch, link) = (self.clone(), launch.clone(), link.clone());
+        let starting = self.tasks.spawn(async move {
+            let pulled = tokio::time::timeout(engine.pull_max, engine.image(&launch.image, &link));
+            pulled.await.map_err(|_| DockerError::Pull {
+                image: launch.image.clone(),
+                problem: format!("it was not there within {} s", engine.pull_max.as_secs()),
+            })??;
+            engine.run(&launch, &owner, tail).await
+        });
+        starting.await.unwrap_or_else(|_| Err(DockerError::Cut))
+    }
+
+    fn pull_lock(&self, image: &str) -> Arc<tokio::sync::Mutex<()>> {
+        let mut pulls = self.pulls.lock().unwrap_or_else(PoisonError::into_inner);
+        pulls.retain(|_, lock| Arc::strong_count(lock) > 1);
+        pulls.entry(image.to_owned()).or_default().clone()
+    }
+}

@@ -1,0 +1,236 @@
+//! One container: made, attached to, started, stopped, removed.
+
+use std::{pin::Pin, time::Duration};
+
+use bollard::{
+    Docker,
+    container::LogOutput,
+    errors::Error as ApiError,
+    models::{ContainerCreateBody, HostConfig, Mount, MountType, RestartPolicy, RestartPolicyNameEnum},
+    query_parameters::{
+        AttachContainerOptions, CreateContainerOptions, InspectContainerOptions, StartContainerOptions,
+        StopContainerOptions, WaitContainerOptions,
+    },
+};
+use futures_util::{Stream, StreamExt as _};
+use tokio::io::{AsyncWriteExt as _, SimplexStream, WriteHalf};
+use tokio_util::either::Either;
+
+use super::{
+    DockerError, Engine, Owner, SERVER, failed,
+    mounts::{self, Source},
+    remove_container,
+};
+use crate::{
+    config::ContainerBounds,
+    lifecycle::Tasks,
+    supervisor::{backing::Streams, launch::ContainerLaunch, tail::Tail},
+};
+
+/// How a process ends that the kernel, or `docker kill`, has ended: 128 and the signal's number.
+const KILLED: i64 = 137;
+
+/// Output that may wait to be read.
+const OUTPUT_BYTES: usize = 64 << 10;
+
+/// A container that was started. Dropping it removes it.
+pub(crate) struct Container {
+    docker: Docker,
+    id: String,
+    memory_bytes: u64,
+    tail: Tail,
+    tasks: Tasks,
+    removed: bool,
+}
+
+impl Engine {
+    /// Starts a container from an image that is here.
+    pub(super) async fn run(
+        &self,
+        launch: &ContainerLaunch,
+        owner: &Owner,
+        tail: Tail,
+    ) -> Result<(Container, Streams), DockerError> {
+        let docker = self.docker().await?;
+        let bounds = self.settings.bounds(&owner.server);
+        let body = self.body(launch, owner, &bounds).await?;
+        let made = docker
+            .create_container(None::<CreateContainerOptions>, body)
+            .await
+            .map_err(failed("make the container"))?;
+        let container = Container {
+            docker: docker.clone(),
+            id: made.id,
+            memory_bytes: bounds.memory_bytes,
+            tail: tail.clone(),
+            tasks: self.tasks.clone(),
+            removed: false,
+        };
+        let options =
+            AttachContainerOptions { stream: true, stdin: true, stdout: true, stderr: true, ..Default::default() };
+        let attached =
+            docker.attach_container(&container.id, Some(options)).await.map_err(failed("attach to the container"))?;
+        docker
+            .start_container(&container.id, None::<StartContainerOptions>)
+            .await
+            .map_err(failed("start the container"))?;
+        let (output, into) = tokio::io::simplex(OUTPUT_BYTES);
+        drop(self.tasks.spawn(split(attached.output, into, tail)));
+        Ok((container, (Either::Right(output), Box::new(attached.input))))
+    }
+
+    async fn body(
+        &self,
+        launch: &ContainerLaunch,
+        owner: &Owner,
+        bounds: &ContainerBounds,
+    ) -> Result<ContainerCreateBody, DockerError> {
+        let mut labels = self.labels(owner.session.as_ref());
+        labels.insert(SERVER.to_owned(), owner.server.to_string());
+        let environment = launch.environment.iter().map(|(name, value)| format!("{name}={}", value.reveal())).collect();
+        Ok(ContainerCreateBody {
+            image: Some(launch.image.clone()),
+            cmd: (!launch.command.is_empty()).then(|| launch.command.clone()),
+            env: Some(environment),
+            user: launch.user.clone(),
+            labels: Some(labels),
+            attach_stdin: Some(true),
+            attach_stdout: Some(true),
+            attach_stderr: Some(true),
+            open_stdin: Some(true),
+            stdin_once: Some(true),
+            tty: Some(false),
+            host_config: Some(HostConfig {
+                init: Some(true),
+                security_opt: Some(vec!["no-new-privileges".to_owned()]),
+                cap_drop: Some(vec!["ALL".to_owned()]),
+                nano_cpus: Some(bounds.nano_cpus()),
+                memory: Some(i64::try_from(bounds.memory_bytes).unwrap_or(i64::MAX)),
+                memory_swap: Some(i64::try_from(bounds.memory_bytes).unwrap_or(i64::MAX)),
+                pids_limit: Some(i64::from(bounds.pids_max)),
+                network_mode: Some(self.network_mode(launch, owner).await?),
+                mounts: Some(self.mounts(launch, owner).await?),
+                extra_hosts: Some(launch.extra_hosts.clone()),
+                restart_policy: Some(RestartPolicy {
+                    name: Some(RestartPolicyNameEnum::NO),
+                    maximum_retry_count: None,
+                }),
+                log_config: Some(bollard::models::HostConfigLogConfig { typ: Some("none".to_owned()), config: None }),
+                ..Default::default()
+            }),
+            ..Default::default()
+        })
+    }
+
+    async fn network_mode(&self, launch: &ContainerLaunch, owner: &Owner) -> Result<String, DockerError> {
+        if launch.disable_network {
+            return Ok("none".to_owned());
+        }
+        if !self.settings.block_network {
+            return self.network(owner.session.as_ref()).await;
+        }
+        if launch.allow_hosts.is_empty() {
+            return Ok("none".to_owned());
+        }
+        Err(DockerError::NetworkBlocked { hosts: launch.allow_hosts.clone() })
+    }
+
+    async fn mounts(&self, launch: &ContainerLaunch, owner: &Owner) -> Result<Vec<Mount>, DockerError> {
+        let mut mounts = Vec::new();
+        for spec in &launch.volumes {
+            let (source, target) = mounts::mount(spec, &self.settings.allowed_paths, &self.settings.writable_paths)?;
+            mounts.push(match source {
+                Source::Folder { path, writable } => Mount {
+                    typ: Some(MountType::BIND),
+                    source: Some(path.display().to_string()),
+                    target: Some(target),
+                    read_only: Some(!writable),
+                    ..Default::default()
+                },
+                Source::Volume { name, read_only } => Mount {
+                    typ: Some(MountType::VOLUME),
+                    source: Some(self.volume(owner.session.as_ref(), &name).await?),
+                    target: Some(target),
+                    read_only: Some(read_only),
+                    ..Default::default()
+                },
+            });
+        }
+        Ok(mounts)
+    }
+}
+
+/// Takes apart what the engine sends as one stream: output to who reads it, errors to the tail.
+async fn split(
+    mut frames: Pin<Box<dyn Stream<Item = Result<LogOutput, ApiError>> + Send>>,
+    mut output: WriteHalf<SimplexStream>,
+    tail: Tail,
+) {
+    while let Some(Ok(frame)) = frames.next().await {
+        match frame {
+            LogOutput::StdOut { message } | LogOutput::Console { message } => {
+                if output.write_all(&message).await.is_err() {
+                    break;
+                }
+            }
+            LogOutput::StdErr { message } => tail.lines(&String::from_utf8_lossy(&message)),
+            LogOutput::StdIn { .. } => {}
+        }
+    }
+    let _ = output.shutdown().await;
+}
+
+impl Container {
+    pub(crate) fn tail(&self) -> &Tail {
+        &self.tail
+    }
+
+    /// Waits until it has ended, for at most `limit`, and says how.
+    pub(crate) async fn exited(&mut self, limit: Duration) -> Option<String> {
+        tokio::time::timeout(limit, self.ended()).await.ok()
+    }
+
+    async fn ended(&self) -> String {
+        let mut waiting = self.docker.wait_container(&self.id, None::<WaitContainerOptions>);
+        // A code other than 0 is an error to the library; what is of interest is asked for next.
+        let _ = waiting.next().await;
+        let inspected = self.docker.inspect_container(&self.id, None::<InspectContainerOptions>).await;
+        let Some(state) = inspected.ok().and_then(|container| container.state) else {
+            return "an unknown status: the container is gone, or its engine is".to_owned();
+        };
+        let code = state.exit_code.unwrap_or_default();
+        if state.oom_killed == Some(true) {
+            return format!("code {code}: the kernel ended it for using more than {} MiB", self.memory_bytes >> 20);
+        }
+        if code == KILLED {
+            return format!("code {code}: it was killed");
+        }
+        match state.error.filter(|error| !error.is_empty()) {
+            Some(error) => format!("code {code}: {error}"),
+            None => format!("code {code}"),
+        }
+    }
+
+    /// Ends it, whose input is closed already, and removes it. Says how it ended.
+    pub(crate) async fn stop(mut self, grace: Duration) -> String {
+        let mut how = self.exited(grace).await;
+        if how.is_none() {
+            let seconds = i32::try_from(grace.as_secs().max(1)).unwrap_or(i32::MAX);
+            let options = StopContainerOptions { signal: None, t: Some(seconds) };
+            let _ = self.docker.stop_container(&self.id, Some(options)).await;
+            how = self.exited(grace).await;
+        }
+        remove_container(&self.docker, &self.id).await;
+        self.removed = true;
+        how.unwrap_or_else(|| "an unknown status".to_owned())
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        if !self.removed {
+            let (docker, id) = (self.docker.clone(), std::mem::take(&mut self.id));
+            drop(self.tasks.spawn(async move { remove_container(&docker, &id).await }));
+        }
+    }
+}
