@@ -4,10 +4,10 @@ MACHETE_VERSION := 0.9.2
 DENY_VERSION := 0.20.2
 TOOLS := target/tools
 
-.PHONY: help demo run test check bench conformance clients clean
+.PHONY: help demo run test test-docker check bench conformance clients clean
 
 help: ## List the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile
 
 demo: ## Play a conversation of an agent with the broker
 	@scripts/setup test
@@ -20,6 +20,11 @@ run: ## Serve on 127.0.0.1:8811
 
 test: clients ## Run every test
 	cargo test --workspace --no-fail-fast
+
+test-docker: ## Run the container stories against a real Docker Engine, started if none runs
+	@scripts/setup docker
+	cargo build --bin mcp-broker --example fixture-server
+	tests/docker/run
 
 check: $(TOOLS)/bin/cargo-machete $(TOOLS)/bin/cargo-deny ## Formatting, lints, documentation, dependencies
 	@scripts/setup build

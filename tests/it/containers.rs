@@ -1,0 +1,257 @@
+//! Servers in containers, against a real engine. `make test-docker` sets the engine, the images and the registry up.
+
+use std::process::Command;
+
+use http::Method;
+use serde_json::{Value, json};
+
+use crate::support::{Era, FixtureCatalog, TestBroker, broker::eventually, client::text_of, process::Home};
+
+const IMAGE: &str = "mcp-broker-test/fixture:1";
+
+/// The registry's address; without it these stories cannot be told, and say so.
+fn registry() -> Option<String> {
+    let registry = std::env::var("MCP_BROKER_TEST_DOCKER").ok();
+    if registry.is_none() {
+        eprintln!("SKIPPED: no container engine is set up; `make test-docker` does that");
+    }
+    registry
+}
+
+fn catalog() -> FixtureCatalog {
+    let config = "    config:\n      - {name: C, type: object, properties: {paths: {type: array, items: {type: string}}}}\n    env: [{name: WORD, value: hunter}]\n    secrets: [{name: box.key, env: BOX_KEY}]";
+    FixtureCatalog::new()
+        .image("box", IMAGE, "")
+        .image("keyed", IMAGE, config)
+        .image("offline", IMAGE, "    disableNetwork: true")
+        .image("bound", IMAGE, "    volumes: [\"{{bound.paths|volume|into}}\"]\n    config:\n      - {name: C, type: object, properties: {paths: {type: array, items: {type: string}}}, required: [paths]}")
+        .image("kept", IMAGE, "    volumes: [\"notes:/notes\"]")
+        .image("unknown", "mcp-broker-test/does-not-exist:1", "")
+        .image("no-server", "mcp-broker-test/no-server:1", "")
+        .image("elsewhere", "mcp-broker-test/elsewhere:1", "")
+        .image("exits", IMAGE, "    env: [{name: FIXTURE_EXIT_AT_START, value: 137}]")
+        .image("stubborn", IMAGE, "    env: [{name: FIXTURE_IGNORE_EOF, value: 1}]")
+        .image("banner", IMAGE, "    env: [{name: FIXTURE_GARBAGE_START, value: 1}]")
+}
+
+fn docker(arguments: &[&str]) -> String {
+    let output = Command::new("docker").args(arguments).output().expect("docker runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("it prints text").trim().to_owned()
+}
+
+/// Containers, networks and volumes that a broker has made.
+fn left() -> Vec<String> {
+    let label = "label=mcp-broker.folder";
+    let kinds: [&[&str]; 3] = [
+        &["ps", "--all", "--quiet", "--filter", label],
+        &["network", "ls", "--quiet", "--filter", label],
+        &["volume", "ls", "--quiet", "--filter", label],
+    ];
+    kinds.iter().flat_map(|kind| docker(kind).lines().map(str::to_owned).collect::<Vec<_>>()).collect()
+}
+
+/// One of the stories at a time: they look at everything the engine has.
+static ENGINE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+#[tokio::test]
+async fn a_container_is_added_used_and_removed_with_all_it_had() {
+    if registry().is_none() {
+        return;
+    }
+    let _engine = ENGINE.lock().await;
+    let broker = TestBroker::with(catalog()).containers(|_| ()).start().await;
+    let client = broker.connect(Era::Modern).await;
+    let added = client.ok("mcp-add", json!({"name": "box"})).await.structured_content.unwrap();
+    let handle = added["session"].as_str().unwrap().to_owned();
+    let exec = async |tool: &str, arguments: Value| client.exec(Some(&handle), tool, arguments).await;
+    assert!(exec("box__echo", json!({"text": "from a container"})).await.to_string().contains("from a container"));
+
+    let id = docker(&["ps", "--quiet", "--filter", "label=mcp-broker.server=box"]);
+    let inspected: Value = serde_json::from_str(&docker(&["inspect", &id])).unwrap();
+    let host = &inspected[0]["HostConfig"];
+    assert_eq!(host["CapDrop"], json!(["ALL"]));
+    assert_eq!(host["SecurityOpt"], json!(["no-new-privileges"]));
+    assert_eq!((&host["Init"], &host["Privileged"]), (&json!(true), &json!(false)));
+    assert_eq!(host["NanoCpus"], 1_000_000_000);
+    assert_eq!((&host["Memory"], &host["PidsLimit"]), (&json!(2_147_483_648_u64), &json!(256)));
+    assert_eq!(inspected[0]["Config"]["Labels"]["mcp-broker.session"], handle);
+
+    client.ok("mcp-remove", json!({"name": "box", "session": handle})).await;
+    eventually("the container is gone", async || {
+        docker(&["ps", "--all", "--quiet", "--filter", "label=mcp-broker.folder"]).is_empty()
+    })
+    .await;
+    broker.rest(Method::DELETE, &format!("/v1/sessions/{handle}"), None).await;
+    eventually("nothing of it is left", async || left().is_empty()).await;
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn secrets_reach_the_container_and_nothing_else_shows_them() {
+    if registry().is_none() {
+        return;
+    }
+    let _engine = ENGINE.lock().await;
+    let broker = TestBroker::with(catalog()).containers(|_| ()).start().await;
+    let client = broker.connect(Era::Legacy).await;
+    client.ok("mcp-add", json!({"name": "keyed", "config": {"box.key": "hunter2-hunter2"}})).await;
+    let seen = client.ok("keyed__env", json!({"names": ["BOX_KEY", "WORD", "MCP_BROKER_DATA_DIR"]})).await;
+    let seen = text_of(&seen);
+    assert!(seen.contains("hunter2-hunter2") && seen.contains("WORD"), "{seen}");
+    let (_, records) = broker.rest(Method::GET, "/v1/audit?limit=1000", None).await;
+    assert!(!records.to_string().contains("hunter2"), "{records}");
+    let processes = Command::new("ps").args(["-eo", "args"]).output().unwrap();
+    assert!(!String::from_utf8_lossy(&processes.stdout).contains("hunter2"));
+    broker.stop().await;
+    assert_eq!(docker(&["ps", "--all", "--quiet", "--filter", "label=mcp-broker.folder"]), "");
+}
+
+#[tokio::test]
+async fn what_cannot_run_says_why() {
+    let Some(registry) = registry() else { return };
+    let _engine = ENGINE.lock().await;
+    let absent = catalog().image("absent", &format!("{registry}/nothing:1"), "");
+    let broker = TestBroker::with(absent).containers(|_| ()).start().await;
+    let client = broker.connect(Era::Legacy).await;
+    let refusal = async |name: &str| {
+        let outcome = client.call("mcp-add", json!({"name": name})).await;
+        assert!(!outcome.is_ok(), "{name}: {outcome}");
+        outcome.to_string()
+    };
+    let said = refusal("absent").await;
+    assert!(said.contains("there is no image"), "{said}");
+    let said = refusal("no-server").await;
+    assert!(said.contains("exited with code 0"), "{said}");
+    let said = refusal("elsewhere").await;
+    assert!(said.contains("is for linux/s390x"), "{said}");
+    let said = refusal("exits").await;
+    assert!(said.contains("code 137"), "{said}");
+    assert!(client.server_tools().await.is_empty());
+    eventually("no container is left", async || {
+        docker(&["ps", "--all", "--quiet", "--filter", "label=mcp-broker.folder"]).is_empty()
+    })
+    .await;
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn an_image_is_pulled_once_with_progress_and_may_be_refused() {
+    let Some(registry) = registry() else { return };
+    let _engine = ENGINE.lock().await;
+    let image = format!("{registry}/fixture:1");
+    let catalog = || FixtureCatalog::new().image("far", &image, "");
+    docker(&["rmi", "--force", &image]);
+    let broker = TestBroker::with(catalog())
+        .containers(|settings| settings.pull = mcp_broker::config::Pull::Never)
+        .start()
+        .await;
+    let client = broker.connect(Era::Legacy).await;
+    let refused = client.call("mcp-add", json!({"name": "far"})).await.to_string();
+    assert!(refused.contains("switched pulling off"), "{refused}");
+    broker.stop().await;
+
+    let broker = TestBroker::with(catalog()).containers(|_| ()).start().await;
+    let (one, other) = (broker.connect(Era::Legacy).await, broker.connect(Era::Legacy).await);
+    tokio::join!(one.add("far"), other.add("far"));
+    let told = one.told().progress.len() + other.told().progress.len();
+    assert!(told > 0, "a pull tells how far it is");
+    one.ok("far__echo", json!({"text": "pulled"})).await;
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn only_folders_the_operator_allows_are_mounted() {
+    if registry().is_none() {
+        return;
+    }
+    let _engine = ENGINE.lock().await;
+    let folder = tempfile::tempdir().unwrap();
+    let allowed = folder.path().canonicalize().unwrap();
+    let broker =
+        TestBroker::with(catalog()).containers(|settings| settings.allowed_paths = vec![allowed.clone()]).start().await;
+    let client = broker.connect(Era::Legacy).await;
+    for (path, why) in [("/etc", "never sees"), ("/root", "is not to see"), ("/nowhere", "there is no")] {
+        let refused = client.call("mcp-add", json!({"name": "bound", "config": {"paths": [path]}})).await.to_string();
+        assert!(refused.contains(why), "{refused}");
+    }
+    client.ok("mcp-add", json!({"name": "bound", "config": {"paths": [allowed]}})).await;
+    let id = docker(&["ps", "--quiet", "--filter", "label=mcp-broker.server=bound"]);
+    let inspected: Value = serde_json::from_str(&docker(&["inspect", &id])).unwrap();
+    assert_eq!(inspected[0]["Mounts"][0]["RW"], false);
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_container_that_is_killed_fails_its_call_and_comes_back() {
+    if registry().is_none() {
+        return;
+    }
+    let _engine = ENGINE.lock().await;
+    let broker = TestBroker::with(catalog()).containers(|_| ()).start().await;
+    let client = broker.connect(Era::Legacy).await;
+    for name in ["stubborn", "banner"] {
+        client.add(name).await;
+    }
+    let hangs = client.call("stubborn__slow", json!({"ms": 60_000, "steps": 600}));
+    let kills = async {
+        client.wait_for("the call is under way", |told| !told.progress.is_empty()).await;
+        docker(&["kill", &docker(&["ps", "--quiet", "--filter", "label=mcp-broker.server=stubborn"])]);
+    };
+    let (outcome, ()) = tokio::join!(hangs, kills);
+    assert!(outcome.to_string().contains("code 137: it was killed"), "{outcome}");
+    client.ok("stubborn__echo", json!({"text": "again"})).await;
+    client.ok("banner__echo", json!({"text": "beside"})).await;
+    broker.stop().await;
+    assert_eq!(docker(&["ps", "--all", "--quiet", "--filter", "label=mcp-broker.folder"]), "");
+}
+
+#[tokio::test]
+async fn what_a_session_keeps_in_a_volume_is_its_own_and_ends_with_it() {
+    if registry().is_none() {
+        return;
+    }
+    let _engine = ENGINE.lock().await;
+    let broker = TestBroker::with(catalog()).containers(|_| ()).start().await;
+    let (one, other) = (broker.connect(Era::Legacy).await, broker.connect(Era::Legacy).await);
+    for client in [&one, &other] {
+        client.add("kept").await;
+        client.ok("kept__pid", json!({})).await;
+    }
+    let volumes = docker(&["volume", "ls", "--quiet", "--filter", "label=mcp-broker.folder"]);
+    assert_eq!(volumes.lines().count(), 2, "{volumes}");
+    let (_, sessions) = broker.rest(Method::GET, "/v1/sessions", None).await;
+    for session in sessions["sessions"].as_array().unwrap() {
+        broker.rest(Method::DELETE, &format!("/v1/sessions/{}", session["id"].as_str().unwrap()), None).await;
+    }
+    eventually("nothing of them is left", async || left().is_empty()).await;
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn twenty_containers_of_a_killed_broker_are_removed_when_it_starts_again() {
+    if registry().is_none() {
+        return;
+    }
+    let _engine = ENGINE.lock().await;
+    let home = Home::with(&catalog());
+    let broker = home.serve().await;
+    let clients = futures_util::future::join_all((0..10).map(|_| broker.connect(Era::Legacy))).await;
+    futures_util::future::join_all(clients.iter().map(async |client| {
+        for name in ["box", "offline"] {
+            client.add(name).await;
+            client.ok(&format!("{name}__pid"), json!({})).await;
+        }
+    }))
+    .await;
+    let running = docker(&["ps", "--quiet", "--filter", "label=mcp-broker.folder"]);
+    assert_eq!(running.lines().count(), 20);
+    let bystander = docker(&["run", "--detach", "--interactive", "--label", "mcp-broker.folder=other", IMAGE]);
+    broker.kill().await;
+    let broker = home.serve().await;
+    let still = docker(&["ps", "--all", "--quiet", "--no-trunc", "--filter", "label=mcp-broker.folder"]);
+    assert_eq!(still, bystander, "and nobody else's");
+    docker(&["rm", "--force", &bystander]);
+    assert_eq!(broker.terminate().await, 0);
+    assert!(left().is_empty(), "{:?}", left());
+}
