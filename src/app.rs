@@ -5,7 +5,7 @@
 
 mod folder;
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
@@ -15,6 +15,7 @@ use crate::{
     audit::{Audit, AuditError},
     catalog::{Catalog, CatalogFileError},
     clock::SharedClock,
+    codemode::CodeMode,
     config::Settings,
     endpoint::Parked,
     features::{Features, SetFeatureError},
@@ -121,6 +122,7 @@ impl App {
             limits: limits.clone(),
             server_config: settings.server_config.clone(),
             tasks: tasks.clone(),
+            code_mode: CodeMode::new(program(&settings), settings.code_mode.limits(), tasks.clone()),
         });
         let api = ApiState::new(ApiParts {
             tools: tools.clone(),
@@ -220,6 +222,11 @@ impl App {
         let _ = self.tasks.wait_for_last(CLOSE_WITHIN).await;
         let _ = std::fs::remove_file(socket::path(self.settings_folder()));
     }
+}
+
+/// This program, for workers.
+fn program(settings: &Settings) -> PathBuf {
+    settings.code_mode.program.clone().or_else(|| std::env::current_exe().ok()).unwrap_or_else(|| "mcp-broker".into())
 }
 
 fn check_servers(catalog: &Catalog, settings: &Settings) -> Result<(), OpenError> {

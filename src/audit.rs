@@ -33,6 +33,8 @@ pub enum Kind {
     Tool,
     /// A call of one of the broker's own tools.
     Management,
+    /// A script; the calls it makes are records below it.
+    Script,
     Prompt,
     Resource,
     Completion,
@@ -53,6 +55,7 @@ impl Kind {
         match self {
             Self::Tool => "tool",
             Self::Management => "management",
+            Self::Script => "script",
             Self::Prompt => "prompt",
             Self::Resource => "resource",
             Self::Completion => "completion",

@@ -61,6 +61,9 @@ struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run one script (the broker starts itself with this)
+    #[command(hide = true)]
+    JsWorker { heap_bytes: u64, cpu_seconds: u64 },
     /// Serve MCP over HTTP
     Serve(ServeArgs),
     /// Serve MCP on standard input and output
@@ -141,6 +144,9 @@ impl Global {
 
 /// Runs a command to its exit code.
 pub fn run(cli: Cli) -> ExitCode {
+    if let Command::JsWorker { heap_bytes, cpu_seconds } = cli.command {
+        return js_runtime::worker::main(heap_bytes, cpu_seconds);
+    }
     let chatty = matches!(cli.command, Command::Serve(_));
     let filter = cli.global.log.as_deref().or(if chatty { None } else { Some("warn") });
     telemetry::start(filter, cli.global.log_format);
@@ -162,6 +168,7 @@ pub fn run(cli: Cli) -> ExitCode {
 async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
     let global = cli.global;
     match cli.command {
+        Command::JsWorker { .. } => Ok(ExitCode::FAILURE),
         Command::Serve(args) => serve::run(&global, args).await,
         Command::Stdio(args) => stdio::run(&global, args).await,
         Command::Feature(command) => feature::run(&global, command).await,

@@ -3,6 +3,7 @@
 //! They come from one YAML file (`--config`, or `config.yaml` in the data folder if it is there) and from the command
 //! line, which wins. A file is rejected with every problem it has, not with the first one.
 
+pub mod code_mode;
 pub mod containers;
 pub mod limits;
 
@@ -16,6 +17,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::ids::ServerName;
+pub use code_mode::CodeModeSettings;
 pub use containers::{ContainerBounds, ContainerSettings, Pull};
 pub use limits::Limits;
 
@@ -38,6 +40,7 @@ pub struct Settings {
     /// Names of the broker's own environment variables that servers run as processes get to see.
     pub pass_environment: Vec<String>,
     pub containers: ContainerSettings,
+    pub code_mode: CodeModeSettings,
     pub http: HttpSettings,
     pub limits: Limits,
 }
@@ -77,6 +80,7 @@ pub struct SettingsFile {
     features: BTreeMap<String, FeatureSetting>,
     pass_environment: Vec<String>,
     containers: ContainerSettings,
+    code_mode: CodeModeSettings,
     limits: Limits,
 }
 
@@ -136,6 +140,7 @@ impl Settings {
             features: file.features,
             pass_environment: file.pass_environment,
             containers: file.containers,
+            code_mode: file.code_mode,
             http: HttpSettings {
                 listen: overrides.listen.or(file.listen).unwrap_or(DEFAULT_LISTEN),
                 allowed_hosts: joined(file.allowed_hosts, overrides.allowed_hosts),
@@ -149,6 +154,7 @@ impl Settings {
     fn problems(&self) -> Vec<String> {
         let mut problems = self.limits.problems();
         problems.extend(self.containers.problems());
+        problems.extend(self.code_mode.problems());
         if !self.http.authenticate && !self.http.listen.ip().is_loopback() {
             problems.push(format!(
                 "--no-auth is for loopback addresses only, and {} is not one: leave the token on, or listen on 127.0.0.1",

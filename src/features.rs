@@ -21,6 +21,8 @@ use crate::{
 pub enum Feature {
     /// Agents find, add, configure, use and remove servers themselves.
     DynamicTools,
+    /// Agents run scripts that call tools.
+    CodeMode,
     /// Tools are listed as `server__tool`; without it as `tool` where no other server has that name.
     ToolNamePrefix,
     /// Clients of revision 2026-07-28 are shown the management tools only, whatever session they use.
@@ -28,12 +30,13 @@ pub enum Feature {
 }
 
 impl Feature {
-    pub const ALL: [Self; 3] = [Self::DynamicTools, Self::ToolNamePrefix, Self::StaticTools];
+    pub const ALL: [Self; 4] = [Self::DynamicTools, Self::CodeMode, Self::ToolNamePrefix, Self::StaticTools];
 
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::DynamicTools => "dynamic-tools",
+            Self::CodeMode => "code-mode",
             Self::ToolNamePrefix => "tool-name-prefix",
             Self::StaticTools => "static-tools",
         }
@@ -43,6 +46,7 @@ impl Feature {
     pub fn description(self) -> &'static str {
         match self {
             Self::DynamicTools => "agents find, add, configure, use and remove servers themselves",
+            Self::CodeMode => "agents run scripts that call tools",
             Self::ToolNamePrefix => "tools are listed as server__tool rather than tool",
             Self::StaticTools => "clients of revision 2026-07-28 are listed the management tools only",
         }
@@ -50,7 +54,7 @@ impl Feature {
 
     fn default_state(self) -> bool {
         match self {
-            Self::DynamicTools | Self::ToolNamePrefix => true,
+            Self::DynamicTools | Self::CodeMode | Self::ToolNamePrefix => true,
             Self::StaticTools => false,
         }
     }

@@ -22,6 +22,7 @@ pub mod caller;
 pub mod catalog;
 pub mod cli;
 pub mod clock;
+pub mod codemode;
 pub mod config;
 pub mod endpoint;
 pub mod features;

@@ -103,6 +103,7 @@ pub struct Session {
 struct Contents {
     servers: Vec<AddedServer>,
     configs: BTreeMap<ServerName, Map<String, Value>>,
+    code_tools: BTreeMap<String, Vec<ServerName>>,
     /// Counts changes, so that a menu knows whether it is still true.
     version: u64,
 }
@@ -150,7 +151,12 @@ impl Session {
             created_at: row.created_at,
             used_at: AtomicI64::new(used_at),
             flushed_at: AtomicI64::new(used_at),
-            contents: RwLock::new(Contents { servers, configs: stored.configs.into_iter().collect(), version: 0 }),
+            contents: RwLock::new(Contents {
+                servers,
+                configs: stored.configs.into_iter().collect(),
+                code_tools: stored.code_tools.into_iter().collect(),
+                version: 0,
+            }),
             menus: Mutex::default(),
             changes: broadcast::Sender::new(CHANGES_MAX),
             clients: Mutex::default(),
@@ -306,6 +312,18 @@ impl Session {
         if any(|surface| !surface.resources.is_empty() || !surface.resource_templates.is_empty()) {
             self.announce(Change::Resources);
         }
+    }
+
+    /// Tools made of scripts: their names without `code-mode-`, and the servers that they may call.
+    #[must_use]
+    pub fn code_tools(&self) -> BTreeMap<String, Vec<ServerName>> {
+        self.read().code_tools.clone()
+    }
+
+    /// Takes over a tool made of a script.
+    pub(super) fn put_code_tool(&self, name: String, servers: Vec<ServerName>) {
+        self.write().code_tools.insert(name, servers);
+        self.announce(Change::Tools);
     }
 
     /// What the session offers now.

@@ -5,6 +5,7 @@
 //! `migrations/`.
 
 pub mod audit;
+mod code_tools;
 mod features;
 mod learned;
 mod migrate;

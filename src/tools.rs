@@ -4,6 +4,7 @@
 //! reaches a server but through it. The management tools are a file each; [`definitions`] is how clients see them.
 
 mod add;
+mod code_mode;
 mod config_set;
 pub mod definitions;
 mod dispatch;
@@ -28,9 +29,10 @@ use crate::{
     audit::Audit,
     caller::Caller,
     catalog::Catalog,
+    codemode::CodeMode,
     config::Limits,
     features::{Feature, Features},
-    ids::{Principal, ServerName},
+    ids::{CallId, Principal, ServerName},
     lifecycle::Tasks,
     secrets::Secrets,
     session::{Session, Sessions},
@@ -65,6 +67,8 @@ pub struct Call {
     pub seat: Seat,
     pub caller: Caller,
     pub operation: Operation,
+    /// The record of the script that makes it.
+    pub parent: Option<CallId>,
 }
 
 /// What came of it. Always the kind of result that the operation has.
@@ -82,6 +86,7 @@ pub(crate) struct Context {
     /// Config that the operator gives servers in every session.
     pub(crate) server_config: BTreeMap<ServerName, Map<String, Value>>,
     pub(crate) tasks: Tasks,
+    pub(crate) code_mode: CodeMode,
     rounds: Rounds,
 }
 
@@ -102,6 +107,7 @@ pub struct Parts {
     pub limits: Limits,
     pub server_config: BTreeMap<ServerName, Map<String, Value>>,
     pub tasks: Tasks,
+    pub code_mode: CodeMode,
 }
 
 impl Tools {
@@ -119,6 +125,7 @@ impl Tools {
                 limits: parts.limits,
                 server_config: parts.server_config,
                 tasks: parts.tasks,
+                code_mode: parts.code_mode,
                 rounds,
             }),
         }

@@ -39,7 +39,10 @@ pub(super) async fn run(
     let caller = endpoint.caller(&context, &seat, principal, link);
     let cancelled = caller.cancelled.clone();
     let tools = endpoint.tools.clone();
-    let call = endpoint.tools.tasks().spawn(async move { tools.dispatch(Call { seat, caller, operation }).await });
+    let call = endpoint
+        .tools
+        .tasks()
+        .spawn(async move { tools.dispatch(Call { seat, caller, operation, parent: None }).await });
     attend(endpoint, Running { call, side, cancelled }, &context, what).await
 }
 

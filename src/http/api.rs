@@ -382,7 +382,7 @@ impl ApiState {
     ) -> Result<Value, String> {
         let params = CallToolRequestParams::new(tool.name()).with_arguments(arguments);
         let operation = Operation::Management(tool, Box::new(params));
-        let call = Call { seat: Seat::Fixed(session.clone()), caller, operation };
+        let call = Call { seat: Seat::Fixed(session.clone()), caller, operation, parent: None };
         match self.inner.tools.dispatch(call).await {
             Ok(Reply::CallToolResult(result)) if result.is_error == Some(true) => {
                 let text = result.content.iter().find_map(|block| block.as_text()).map(|text| text.text.clone());

@@ -113,7 +113,10 @@ impl Sessions {
         };
         self.audit.note(&subject(&id, &principal, "create"), Status::Success, None).await?;
         self.store.insert_session(row.clone()).await?;
-        let session = Session::new(StoredSession { row, servers: Vec::new(), configs: Vec::new() }, &self.fixed);
+        let session = Session::new(
+            StoredSession { row, servers: Vec::new(), configs: Vec::new(), code_tools: Vec::new() },
+            &self.fixed,
+        );
         self.lock().insert(id, session.clone());
         Ok(session)
     }
@@ -322,6 +325,22 @@ impl Sessions {
         session.announce(Change::Ended);
         self.supervisor.end_session(id).await;
         Ok(true)
+    }
+
+    /// Keeps a tool made of a script, so that it is there after a restart.
+    ///
+    /// # Errors
+    ///
+    /// When it could not be committed: then there is no such tool.
+    pub async fn put_code_tool(
+        &self,
+        session: &Session,
+        name: &str,
+        servers: Vec<ServerName>,
+    ) -> Result<(), StoreError> {
+        self.store.put_code_tool(session.id(), name, &servers, self.clock.now()).await?;
+        session.put_code_tool(name.to_owned(), servers);
+        Ok(())
     }
 
     /// Keeps a connection of a client of a revision up to 2025-11-25, so that it works after a restart.

@@ -121,6 +121,8 @@ pub struct StoredSession {
     pub row: SessionRow,
     pub servers: Vec<SessionServerRow>,
     pub configs: Vec<(ServerName, Map<String, Value>)>,
+    /// Names and servers of its code tools.
+    pub code_tools: Vec<(String, Vec<ServerName>)>,
 }
 
 impl Store {
@@ -154,6 +156,7 @@ impl Store {
             row: session_row(&row)?,
             servers: servers.iter().map(server_row).collect::<Result<_, _>>()?,
             configs: configs.iter().map(config_row).collect::<Result<_, _>>()?,
+            code_tools: self.code_tools(id).await?,
         }))
     }
 

@@ -192,7 +192,7 @@ impl Calls {
     pub(crate) fn asked_by(&self, origin: Option<&RequestId>) -> Attribution {
         let table = self.table();
         if let Some(call) = origin.and_then(|id| table.calls.get(id)) {
-            return call.behalf.clone().map_or(Attribution::Nobody, Attribution::Call);
+            return call.behalf.clone().map_or(Attribution::Nobody, |behalf| Attribution::Call(Box::new(behalf)));
         }
         match table.order.as_slice() {
             [] => Attribution::Nobody,
@@ -200,7 +200,7 @@ impl Calls {
                 .calls
                 .get(only)
                 .and_then(|call| call.behalf.clone())
-                .map_or(Attribution::Nobody, Attribution::Call),
+                .map_or(Attribution::Nobody, |behalf| Attribution::Call(Box::new(behalf))),
             several => Attribution::Ambiguous(several.len()),
         }
     }
@@ -261,7 +261,7 @@ impl Calls {
 
 /// Whose call a server's question belongs to.
 pub(crate) enum Attribution {
-    Call(OnBehalfOf),
+    Call(Box<OnBehalfOf>),
     /// No call is in flight.
     Nobody,
     /// So many are, and the protocol has no field that says which.

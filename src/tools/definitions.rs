@@ -17,10 +17,12 @@ pub enum ManagementTool {
     Remove,
     Exec,
     List,
+    CodeMode,
 }
 
 impl ManagementTool {
-    pub const ALL: [Self; 6] = [Self::Find, Self::Add, Self::ConfigSet, Self::Remove, Self::Exec, Self::List];
+    pub const ALL: [Self; 7] =
+        [Self::Find, Self::Add, Self::ConfigSet, Self::Remove, Self::Exec, Self::List, Self::CodeMode];
 
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -31,6 +33,7 @@ impl ManagementTool {
             Self::Remove => "mcp-remove",
             Self::Exec => "mcp-exec",
             Self::List => "mcp-list",
+            Self::CodeMode => "code-mode",
         }
     }
 
@@ -66,6 +69,7 @@ impl ManagementTool {
             Self::Remove => "Remove a server",
             Self::Exec => "Call a tool",
             Self::List => "List servers",
+            Self::CodeMode => "Make a tool that runs scripts",
         }
     }
 
@@ -90,6 +94,10 @@ impl ManagementTool {
                  tool's own name if only one server has it."
             }
             Self::List => "Lists the MCP servers of this session, their state, and the names of their tools.",
+            Self::CodeMode => {
+                "Makes the tool code-mode-<name>, which runs JavaScript that calls the tools of the named servers: for \
+                 many calls, calls that depend on each other, or large results. With `script` it also runs that at once."
+            }
         }
     }
 
@@ -119,6 +127,11 @@ impl ManagementTool {
                 "arguments": {"type": "object", "description": "Its arguments", "properties": {}, "additionalProperties": true}
             }),
             Self::List => json!({}),
+            Self::CodeMode => json!({
+                "servers": {"type": "array", "items": {"type": "string"}, "description": "Servers of this session that scripts may call"},
+                "name": {"type": "string", "description": "What the tool is called, after code-mode-"},
+                "script": {"type": "string", "description": "The body of an async JavaScript function, to be run at once"}
+            }),
         }
     }
 
@@ -128,6 +141,7 @@ impl ManagementTool {
             Self::Add | Self::Remove | Self::Exec => &["name"],
             Self::ConfigSet => &["server", "config"],
             Self::List => &[],
+            Self::CodeMode => &["servers", "name"],
         }
     }
 
@@ -146,7 +160,7 @@ impl ManagementTool {
                 annotations.read_only(false).destructive(false).idempotent(true).open_world(true)
             }
             Self::Remove => annotations.read_only(false).destructive(true).idempotent(true).open_world(false),
-            Self::Exec => annotations.read_only(false).open_world(true),
+            Self::Exec | Self::CodeMode => annotations.read_only(false).open_world(true),
         }
     }
 
@@ -155,7 +169,8 @@ impl ManagementTool {
         let text = json!({"type": "string"});
         let texts = json!({"type": "array", "items": {"type": "string"}});
         Some(match self {
-            Self::Exec => return None,
+            // The second answers with what the script returns, if there is one.
+            Self::Exec | Self::CodeMode => return None,
             Self::Find => json!({
                 "type": "object",
                 "properties": {
@@ -222,7 +237,7 @@ impl ManagementTool {
     }
 }
 
-fn object(value: Value) -> Arc<JsonObject> {
+pub(super) fn object(value: Value) -> Arc<JsonObject> {
     match value {
         Value::Object(fields) => Arc::new(fields),
         _ => Arc::default(),

@@ -11,14 +11,14 @@ use rmcp::model::{
 use serde_json::Value;
 
 use super::{
-    Call, Context, ManagementTool, Operation, Reply, Seat, Tools, add, config_set, failure::Failure, find, list,
-    remove, rounds::Binding,
+    Call, Context, ManagementTool, Operation, Reply, Seat, Tools, add, code_mode, config_set, failure::Failure, find,
+    list, remove, rounds::Binding,
 };
 use crate::{
     audit::{Kind, OpenRecord, Outcome, Status, Subject},
     caller::Caller,
     features::Feature,
-    ids::{ServerName, SessionId},
+    ids::{CallId, ServerName, SessionId},
     session::{
         Session,
         menu::{Found, Menu, MenuTool},
@@ -43,6 +43,7 @@ enum Target {
     Prompt(GetPromptRequestParams),
     Resource { params: ReadResourceRequestParams, exposed_uri: String },
     Completion(CompleteRequestParams),
+    Script { servers: Vec<ServerName> },
     Nothing(Failure),
 }
 
@@ -60,7 +61,7 @@ impl Tools {
     pub async fn dispatch(&self, call: Call) -> Result<Reply, ErrorData> {
         let context = &self.context;
         let _under_way = context.tasks.unanswered().one_more();
-        let Call { seat, caller, operation } = call;
+        let Call { seat, caller, operation, parent } = call;
         let is_tool = matches!(operation, Operation::Tool(_) | Operation::Management(..));
         let routed = context.route(&seat, &caller, operation).await;
         let kept = match &routed.target {
@@ -69,11 +70,11 @@ impl Tools {
             }
             _ => routed.arguments.as_ref().map(Cow::Borrowed),
         };
-        let record = match context.audit.open(&routed.subject(&caller), kept.as_deref()).await {
+        let record = match context.audit.open(&routed.subject(&caller, parent), kept.as_deref()).await {
             Ok(record) => record,
             Err(error) => return told(Failure::from(error), is_tool),
         };
-        let running = AssertUnwindSafe(context.run(routed, &seat, &caller)).catch_unwind();
+        let running = AssertUnwindSafe(context.run(routed, &seat, &caller, record.id())).catch_unwind();
         let outcome = running.await.unwrap_or_else(|_| {
             Err(Failure::said("the broker failed while it made this call; its log says how. The session goes on."))
         });
@@ -82,10 +83,10 @@ impl Tools {
 }
 
 impl Routed {
-    fn subject<'a>(&'a self, caller: &'a Caller) -> Subject<'a> {
+    fn subject<'a>(&'a self, caller: &'a Caller, parent: Option<CallId>) -> Subject<'a> {
         Subject {
             kind: self.kind,
-            parent: None,
+            parent,
             session: self.session.as_ref().map(|session| session.id()),
             principal: &caller.principal,
             client: caller.client.as_deref(),
@@ -127,7 +128,13 @@ impl Context {
         }
     }
 
-    async fn run(self: &Arc<Self>, routed: Routed, seat: &Seat, caller: &Caller) -> Result<Reply, Failure> {
+    async fn run(
+        self: &Arc<Self>,
+        routed: Routed,
+        seat: &Seat,
+        caller: &Caller,
+        record: CallId,
+    ) -> Result<Reply, Failure> {
         let session = match (routed.session, &routed.target) {
             (Some(session), _) => session,
             (None, Target::Management(ManagementTool::Find)) => {
@@ -145,10 +152,16 @@ impl Context {
         let handle = matches!(seat, Seat::Handle(_)).then(|| session.id().clone());
         match routed.target {
             Target::Management(tool) => {
-                self.manage(tool, &session, caller, routed.arguments.unwrap_or_default(), handle).await
+                let arguments = routed.arguments.unwrap_or_default();
+                self.manage(tool, &session, caller, arguments, handle, record).await
             }
             Target::Tool { tool, responses, state } => {
                 self.call_tool(&session, caller, &tool, routed.arguments, responses, state).await
+            }
+            Target::Script { servers } => {
+                let script = routed.arguments.as_ref().and_then(|arguments| arguments.get("script")?.as_str());
+                let script = script.ok_or_else(|| Failure::said("a code tool takes `script`, the text to run"))?;
+                code_mode::execute(self, &session, caller, &servers, script.to_owned(), record).await
             }
             Target::Prompt(params) => self.get_prompt(&session, caller, routed.server, params).await,
             Target::Resource { params, exposed_uri } => {
@@ -170,6 +183,7 @@ impl Context {
         caller: &Caller,
         arguments: JsonObject,
         handle: Option<SessionId>,
+        record: CallId,
     ) -> Result<Reply, Failure> {
         match tool {
             ManagementTool::Find => find::run(self, Some(session), arguments),
@@ -177,6 +191,7 @@ impl Context {
             ManagementTool::ConfigSet => config_set::run(self, session, arguments, handle).await,
             ManagementTool::Remove => remove::run(self, session, arguments).await,
             ManagementTool::List => list::run(self, session, caller, handle).await,
+            ManagementTool::CodeMode => code_mode::run(self, session, caller, arguments, handle, record).await,
             ManagementTool::Exec => Err(Failure::invalid("mcp-exec needs the name of a tool")),
         }
     }
@@ -301,13 +316,16 @@ impl Context {
 
     async fn route_tool(self: &Arc<Self>, seat: &Seat, caller: &Caller, params: CallToolRequestParams) -> Routed {
         let name = params.name.to_string();
-        if let Some(tool) = ManagementTool::named(&name).filter(|_| self.features.enabled(Feature::DynamicTools)) {
+        if let Some(tool) = ManagementTool::named(&name).filter(|tool| self.offers(*tool)) {
             return self.route_management(seat, caller, tool, params).await;
         }
         let session = match self.session_of(seat).await {
             Ok(session) => session,
             Err(failure) => return nothing(None, Kind::Tool, name, params.arguments, failure),
         };
+        if let Some(routed) = self.route_script(&session, &name, params.arguments.as_ref()) {
+            return routed;
+        }
         let menu = self.menu_with(&session, caller, |menu| menu.tool(&name).is_some()).await;
         match menu.tool(&name) {
             Some(tool) => to_tool(session, tool, params),
@@ -316,6 +334,26 @@ impl Context {
                 nothing(Some(session), Kind::Tool, name, params.arguments, failure)
             }
         }
+    }
+
+    /// Whether agents have this tool now.
+    fn offers(&self, tool: ManagementTool) -> bool {
+        let code = tool != ManagementTool::CodeMode || self.features.enabled(Feature::CodeMode);
+        code && self.features.enabled(Feature::DynamicTools)
+    }
+
+    /// A call of a tool that is a script, if it is one.
+    fn route_script(&self, session: &Arc<Session>, name: &str, arguments: Option<&JsonObject>) -> Option<Routed> {
+        let short = name.strip_prefix(code_mode::PREFIX).filter(|_| self.features.enabled(Feature::CodeMode))?;
+        let servers = session.code_tools().remove(short)?;
+        Some(Routed {
+            session: Some(session.clone()),
+            kind: Kind::Script,
+            server: None,
+            name: name.to_owned(),
+            arguments: arguments.cloned(),
+            target: Target::Script { servers },
+        })
     }
 
     async fn route_management(
@@ -364,6 +402,9 @@ impl Context {
                 return nothing(Some(session), Kind::Management, exec, Some(given), failure);
             }
         };
+        if let Some(routed) = self.route_script(&session, &wanted, arguments.as_ref()) {
+            return routed;
+        }
         let menu = self.menu_with(&session, caller, |menu| !matches!(menu.find_tool(&wanted), Found::Nothing)).await;
         let failure = match menu.find_tool(&wanted) {
             Found::Tool(tool) => {
@@ -428,7 +469,7 @@ impl Context {
                     Ok(Some(self.sessions.create(kind, principal.clone(), None, None).await?))
                 }
                 ManagementTool::Find => Ok(None),
-                ManagementTool::Remove | ManagementTool::Exec | ManagementTool::List => {
+                ManagementTool::Remove | ManagementTool::Exec | ManagementTool::List | ManagementTool::CodeMode => {
                     Ok(Some(self.sessions.of_principal(principal).await?))
                 }
             },

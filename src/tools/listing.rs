@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use rmcp::model::{LoggingLevel, Prompt, Resource, ResourceTemplate, Tool};
 
-use super::{Context, ManagementTool, Seat, Tools};
+use super::{Context, ManagementTool, Seat, Tools, code_mode};
 use crate::{
     caller::{Caller, Era},
     features::Feature,
@@ -30,7 +30,10 @@ impl Tools {
         let mut tools = Vec::new();
         if context.features.enabled(Feature::DynamicTools) {
             let with_handle = matches!(seat, Seat::Handle(_));
-            tools.extend(ManagementTool::ALL.into_iter().map(|tool| tool.definition(with_handle)));
+            let offered = |tool: &ManagementTool| {
+                *tool != ManagementTool::CodeMode || context.features.enabled(Feature::CodeMode)
+            };
+            tools.extend(ManagementTool::ALL.into_iter().filter(offered).map(|tool| tool.definition(with_handle)));
         }
         let only_fixed = caller.era == Era::Modern && context.features.enabled(Feature::StaticTools);
         let session = context.listed_session(seat).await?;
@@ -49,6 +52,10 @@ impl Tools {
                     listed
                 }),
         );
+        if context.features.enabled(Feature::CodeMode) && !only_fixed {
+            let made = session.code_tools();
+            tools.extend(made.iter().map(|(name, servers)| code_mode::definition(&menu, name, servers)));
+        }
         Ok(tools)
     }
 

@@ -20,6 +20,15 @@ pub fn signature(name: &str, schema: &Map<String, Value>) -> String {
     shortened(name, &arguments)
 }
 
+/// A schema as a type.
+#[must_use]
+pub fn type_of_schema(schema: &Value) -> String {
+    match schema.as_object() {
+        Some(root) => type_of(schema, root, 0),
+        None => "any".to_owned(),
+    }
+}
+
 /// Leaves out optional arguments from the end until the line fits.
 fn shortened(name: &str, arguments: &[String]) -> String {
     let mut kept: Vec<&str> = Vec::new();

@@ -1,0 +1,229 @@
+//! Workers that have booted and wait for a script.
+//!
+//! Starting a process and booting an engine takes longer than most scripts do, so one worker is kept ready once the first
+//! script has run. Each is used once.
+
+use std::{
+    io,
+    path::PathBuf,
+    process::Stdio,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    process::{Child, ChildStdin, ChildStdout, Command},
+};
+
+use crate::{
+    Host, Limits, Outcome, Script,
+    message::{FromWorker, ToWorker},
+};
+
+/// Workers that wait.
+const READY_MAX: usize = 2;
+
+/// How long a worker may take to boot.
+const BOOT_MAX: Duration = Duration::from_secs(20);
+
+/// A longer message ends a worker.
+const MESSAGE_BYTES_MAX: u64 = 64 << 20;
+
+/// Starts workers and keeps some ready. Clones share them.
+#[derive(Clone)]
+pub struct Pool {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    program: PathBuf,
+    arguments: Vec<String>,
+    limits: Limits,
+    ready: Mutex<Vec<Worker>>,
+    used: AtomicU64,
+    closed: AtomicBool,
+}
+
+/// A worker cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum PoolError {
+    #[error("could not start a worker for the script")]
+    Start(#[source] io::Error),
+    #[error("the worker for the script did not start: {0}")]
+    Boot(String),
+}
+
+impl Pool {
+    /// A pool of workers that are started as `program` with `arguments`. None is started yet.
+    #[must_use]
+    pub fn new(program: PathBuf, arguments: Vec<String>, limits: Limits) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                program,
+                arguments,
+                limits,
+                ready: Mutex::default(),
+                used: AtomicU64::new(0),
+                closed: AtomicBool::new(false),
+            }),
+        }
+    }
+
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.inner.limits
+    }
+
+    /// Runs a script to its end. When `cancelled` completes, or this is dropped, the script and its calls end.
+    ///
+    /// # Errors
+    ///
+    /// When no worker can be had. What the script does is an outcome.
+    pub async fn run(
+        &self,
+        script: Script,
+        host: &dyn Host,
+        cancelled: impl Future<Output = ()> + Send,
+    ) -> Result<Outcome, PoolError> {
+        if script.source.len() > self.inner.limits.script_bytes_max {
+            return Ok(Outcome {
+                ending: crate::Ending::Limit(crate::Limit::Script),
+                logs: Vec::new(),
+                calls: Vec::new(),
+            });
+        }
+        self.inner.used.fetch_add(1, Ordering::Relaxed);
+        let mut worker = self.take().await?;
+        let outcome = crate::run::run(&mut worker, script, host, &self.inner.limits, cancelled).await;
+        worker.end().await;
+        Ok(outcome)
+    }
+
+    async fn take(&self) -> Result<Worker, PoolError> {
+        loop {
+            let waiting = self.ready().pop();
+            match waiting {
+                // One that died while it waited is passed over.
+                Some(mut worker) => {
+                    if matches!(worker.child.try_wait(), Ok(None)) {
+                        return Ok(worker);
+                    }
+                }
+                None => return self.start().await,
+            }
+        }
+    }
+
+    /// Has workers ready for the next scripts.
+    pub async fn fill(&self) {
+        while !self.inner.closed.load(Ordering::Acquire) && self.ready().len() < READY_MAX {
+            let Ok(worker) = self.start().await else { return };
+            let mut ready = self.ready();
+            if !self.inner.closed.load(Ordering::Acquire) && ready.len() < READY_MAX {
+                ready.push(worker);
+            }
+        }
+    }
+
+    /// How many scripts have run.
+    #[must_use]
+    pub fn used(&self) -> u64 {
+        self.inner.used.load(Ordering::Relaxed)
+    }
+
+    /// Ends the workers that wait, and keeps none from now on.
+    pub async fn close(&self) {
+        self.inner.closed.store(true, Ordering::Release);
+        self.drain().await;
+    }
+
+    /// Ends the workers that wait.
+    pub async fn drain(&self) {
+        let ready: Vec<Worker> = self.ready().drain(..).collect();
+        for worker in ready {
+            worker.end().await;
+        }
+    }
+
+    async fn start(&self) -> Result<Worker, PoolError> {
+        let inner = &self.inner;
+        let mut child = Command::new(&inner.program)
+            .args(&inner.arguments)
+            .arg(inner.limits.heap_bytes.to_string())
+            .arg(inner.limits.cpu.as_secs().max(1).to_string())
+            .env_clear()
+            // The engine would keep compiled code in a folder under /tmp and take what it finds there.
+            .env("V82JSC_NO_BC_CACHE", "1")
+            .current_dir("/")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(PoolError::Start)?;
+        let pipes = (child.stdin.take(), child.stdout.take());
+        let (Some(input), Some(output)) = pipes else {
+            return Err(PoolError::Boot("it has no pipes".to_owned()));
+        };
+        let mut worker = Worker { child, input, output: BufReader::new(output), line: Vec::new() };
+        match tokio::time::timeout(BOOT_MAX, worker.receive()).await {
+            Ok(Some(FromWorker::Ready)) => Ok(worker),
+            Ok(_) => {
+                let status =
+                    worker.child.wait().await.map_or_else(|error| error.to_string(), |status| status.to_string());
+                Err(PoolError::Boot(status))
+            }
+            Err(_) => Err(PoolError::Boot(format!("it was not ready within {} s", BOOT_MAX.as_secs()))),
+        }
+    }
+
+    fn ready(&self) -> std::sync::MutexGuard<'_, Vec<Worker>> {
+        self.inner.ready.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A worker process. Dropping it kills it.
+pub(crate) struct Worker {
+    child: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+    line: Vec<u8>,
+}
+
+impl Worker {
+    pub(crate) async fn send(&mut self, message: &ToWorker) -> io::Result<()> {
+        let mut line = serde_json::to_vec(message)?;
+        line.push(b'\n');
+        self.input.write_all(&line).await
+    }
+
+    /// The next message; `None` when the worker has ended, or says what it has no business to.
+    ///
+    /// Dropping this loses nothing: the next call goes on in the middle of the line.
+    pub(crate) async fn receive(&mut self) -> Option<FromWorker> {
+        let room = MESSAGE_BYTES_MAX.saturating_sub(self.line.len() as u64);
+        (&mut self.output).take(room).read_until(b'\n', &mut self.line).await.ok()?;
+        if self.line.last() != Some(&b'\n') {
+            return None;
+        }
+        let line = std::mem::take(&mut self.line);
+        serde_json::from_slice(&line).ok()
+    }
+
+    /// The signal that ended it, once it has ended by itself.
+    pub(crate) async fn ended(&mut self) -> Option<i32> {
+        use std::os::unix::process::ExitStatusExt as _;
+        const LAST_WORDS: Duration = Duration::from_millis(500);
+        let status = tokio::time::timeout(LAST_WORDS, self.child.wait()).await.ok()?.ok()?;
+        status.signal()
+    }
+
+    async fn end(mut self) {
+        let _ = self.child.kill().await;
+    }
+}

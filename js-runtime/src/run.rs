@@ -1,0 +1,155 @@
+//! One script from its start to its outcome, seen from outside the worker.
+
+use std::{collections::HashMap, pin::pin, sync::Arc, time::Duration};
+
+use serde_json::Value;
+use tokio::{sync::Semaphore, task::JoinSet, time::Instant};
+
+use crate::{
+    CallRecord, Ending, Host, Limit, Limits, Outcome, Script, ScriptError,
+    message::{FromWorker, ToWorker},
+    pool::Worker,
+};
+
+/// Signals by which the kernel enforces a limit.
+const SIGXCPU: i32 = 24;
+const SIGKILL: i32 = 9;
+const SIGABRT: i32 = 6;
+const SIGSEGV: i32 = 11;
+const SIGSYS: i32 = 31;
+
+/// How the engines say that the heap is full.
+const HEAP_IS_FULL: [&str; 2] = ["out of memory", "execution terminated"];
+
+/// A line of log that is longer is cut.
+const LOG_LINE_BYTES_MAX: usize = 4 << 10;
+
+pub(crate) async fn run(
+    worker: &mut Worker,
+    script: Script,
+    host: &dyn Host,
+    limits: &Limits,
+    cancelled: impl Future<Output = ()> + Send,
+) -> Outcome {
+    let mut state = Progress { logs: Vec::new(), log_bytes: 0, calls: Vec::new(), numbers: HashMap::new() };
+    let ending = watch(worker, script, host, limits, cancelled, &mut state).await;
+    Outcome { ending, logs: state.logs, calls: state.calls }
+}
+
+struct Progress {
+    logs: Vec<String>,
+    log_bytes: usize,
+    calls: Vec<CallRecord>,
+    /// Which record a call of the worker's numbering is.
+    numbers: HashMap<u64, usize>,
+}
+
+struct Answered {
+    id: u64,
+    outcome: Result<Value, String>,
+    took: Duration,
+}
+
+async fn watch(
+    worker: &mut Worker,
+    script: Script,
+    host: &dyn Host,
+    limits: &Limits,
+    cancelled: impl Future<Output = ()> + Send,
+    state: &mut Progress,
+) -> Ending {
+    if worker.send(&ToWorker::Start(script)).await.is_err() {
+        return lost(worker).await;
+    }
+    let mut cancelled = pin!(cancelled);
+    let mut deadline = pin!(tokio::time::sleep(limits.wall));
+    let turns = Arc::new(Semaphore::new(limits.concurrent_calls_max));
+    // Dropped with this, and with it every call on its way.
+    let mut calls: JoinSet<Answered> = JoinSet::new();
+    loop {
+        let message = tokio::select! {
+            message = worker.receive() => message,
+            Some(answered) = calls.join_next(), if !calls.is_empty() => {
+                let Ok(answered) = answered else { continue };
+                state.answered(&answered);
+                let answer = ToWorker::Answer { id: answered.id, outcome: answered.outcome };
+                if worker.send(&answer).await.is_err() {
+                    return lost(worker).await;
+                }
+                continue;
+            }
+            () = &mut deadline => return Ending::Limit(Limit::Wall),
+            () = &mut cancelled => return Ending::Cancelled,
+        };
+        match message {
+            Some(FromWorker::Call { id, server, tool, arguments }) => {
+                if state.calls.len() >= limits.calls_max {
+                    return Ending::Limit(Limit::Calls);
+                }
+                state.call(id, &server, &tool);
+                let (call, turns) = (host.call(server, tool, arguments), turns.clone());
+                calls.spawn(async move {
+                    let _turn = turns.acquire_owned().await;
+                    let start = Instant::now();
+                    let outcome = call.await;
+                    Answered { id, outcome, took: start.elapsed() }
+                });
+            }
+            Some(FromWorker::Log(line)) => state.log(line, limits.log_bytes_max),
+            Some(FromWorker::Done(outcome)) => return done(outcome, limits),
+            Some(FromWorker::Ready) => return Ending::Lost("the worker said what it has no business to".to_owned()),
+            None => return lost(worker).await,
+        }
+    }
+}
+
+fn done(outcome: Result<Value, ScriptError>, limits: &Limits) -> Ending {
+    match outcome {
+        Ok(result) if result.to_string().len() > limits.result_bytes_max => Ending::Limit(Limit::Result),
+        Ok(result) => Ending::Completed(result),
+        // The engine ends what has reached the heap's limit.
+        Err(error) if HEAP_IS_FULL.iter().any(|sign| error.message.contains(sign)) => Ending::Limit(Limit::Heap),
+        Err(error) => Ending::Error(error),
+    }
+}
+
+async fn lost(worker: &mut Worker) -> Ending {
+    match worker.ended().await {
+        Some(SIGXCPU) => Ending::Limit(Limit::Cpu),
+        Some(SIGABRT | SIGSEGV) => Ending::Limit(Limit::Heap),
+        Some(SIGSYS) => Ending::Lost("the script made its worker do what it must not".to_owned()),
+        // The kernel's way when the time on a CPU, or memory, is used up for good.
+        Some(SIGKILL) => Ending::Limit(Limit::Cpu),
+        Some(signal) => Ending::Lost(format!("the worker was ended by signal {signal}")),
+        None => Ending::Lost("the worker ended by itself".to_owned()),
+    }
+}
+
+impl Progress {
+    fn log(&mut self, mut line: String, bytes_max: usize) {
+        if line.len() > LOG_LINE_BYTES_MAX {
+            let end = line.floor_char_boundary(LOG_LINE_BYTES_MAX);
+            line.truncate(end);
+            line.push('…');
+        }
+        let before = self.log_bytes;
+        self.log_bytes = self.log_bytes.saturating_add(line.len());
+        if self.log_bytes <= bytes_max {
+            self.logs.push(line);
+        } else if before <= bytes_max {
+            self.logs.push(format!("[more than {bytes_max} bytes: the rest is left out]"));
+        }
+    }
+
+    fn call(&mut self, id: u64, server: &str, tool: &str) {
+        self.numbers.insert(id, self.calls.len());
+        self.calls.push(CallRecord { server: server.to_owned(), tool: tool.to_owned(), ms: 0, ok: false });
+    }
+
+    fn answered(&mut self, answered: &Answered) {
+        if let Some(call) = self.numbers.get(&answered.id).and_then(|number| self.calls.get_mut(*number)) {
+            call.ms = u64::try_from(answered.took.as_millis()).unwrap_or(u64::MAX);
+            call.ok = answered.outcome.is_ok();
+        }
+    }
+}

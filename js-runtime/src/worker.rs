@@ -1,0 +1,184 @@
+//! Inside the worker: the engine, the one way out of it, and the lock.
+//!
+//! Everything a script must not reach is taken away before it is seen: the engine's own operations are switched off but
+//! for those it cannot run without, the objects that lead to them are removed from the global object, and what the host's
+//! side of the script uses is captured in closures before the script can change a builtin.
+
+pub mod sandbox;
+
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    io::{self, Write as _},
+    process::ExitCode,
+    rc::Rc,
+};
+
+use deno_core::{Extension, JsRuntime, OpState, PollEventLoopOptions, RuntimeOptions, op2, v8};
+use deno_error::JsErrorBox;
+use serde_json::Value;
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader},
+    net::unix::pipe,
+    sync::oneshot,
+};
+
+use crate::{
+    ScriptError,
+    message::{FromWorker, ToWorker},
+};
+
+const BOOTSTRAP: &str = include_str!("worker/bootstrap.js");
+
+/// Calls that wait for their answers.
+#[derive(Default)]
+struct Waiting {
+    last: u64,
+    answers: HashMap<u64, oneshot::Sender<Result<Value, String>>>,
+}
+
+type SharedWaiting = Rc<RefCell<Waiting>>;
+
+/// Runs a worker on standard input and output, for one script.
+#[must_use]
+pub fn main(heap_bytes: u64, cpu_seconds: u64) -> ExitCode {
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
+        return ExitCode::FAILURE;
+    };
+    match runtime.block_on(work(heap_bytes, cpu_seconds)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+async fn work(heap_bytes: u64, cpu_seconds: u64) -> io::Result<()> {
+    let input = pipe::Receiver::from_owned_fd(rustix::io::dup(rustix::stdio::stdin())?)?;
+    let mut lines = BufReader::new(input).lines();
+    let waiting = SharedWaiting::default();
+    let (mut engine, runner) = boot(heap_bytes, waiting.clone())?;
+    sandbox::lock(heap_bytes, cpu_seconds)?;
+    say(&FromWorker::Ready)?;
+    let Some(line) = lines.next_line().await? else { return Ok(()) };
+    let ToWorker::Start(script) = serde_json::from_str(&line)? else {
+        return Err(io::Error::other("no script"));
+    };
+    let answers = async {
+        while let Ok(Some(line)) = lines.next_line().await {
+            if let Ok(ToWorker::Answer { id, outcome }) = serde_json::from_str(&line)
+                && let Some(answer) = waiting.borrow_mut().answers.remove(&id)
+            {
+                let _ = answer.send(outcome);
+            }
+        }
+    };
+    let script = serde_json::to_string(&script)?;
+    let outcome = tokio::select! {
+        outcome = execute(&mut engine, &runner, &script) => outcome,
+        () = answers => return Ok(()),
+    };
+    say(&FromWorker::Done(outcome))
+}
+
+/// Writes a message. It blocks until there is room, so that a script cannot fill the memory with what it says.
+fn say(message: &FromWorker) -> io::Result<()> {
+    let mut line = serde_json::to_vec(message)?;
+    line.push(b'\n');
+    let mut output = io::stdout().lock();
+    output.write_all(&line)?;
+    output.flush()
+}
+
+#[op2]
+#[string]
+async fn op_call(
+    state: Rc<RefCell<OpState>>,
+    #[string] server: String,
+    #[string] tool: String,
+    #[string] arguments: String,
+) -> Result<String, JsErrorBox> {
+    let arguments: Value =
+        serde_json::from_str(&arguments).map_err(|error| JsErrorBox::type_error(error.to_string()))?;
+    let waiting = state.borrow().borrow::<SharedWaiting>().clone();
+    let (answer, answered) = oneshot::channel();
+    let id = {
+        let mut waiting = waiting.borrow_mut();
+        waiting.last += 1;
+        let id = waiting.last;
+        waiting.answers.insert(id, answer);
+        id
+    };
+    let gone = |_| JsErrorBox::generic("the broker is gone");
+    say(&FromWorker::Call { id, server, tool, arguments }).map_err(|_| JsErrorBox::generic("the broker is gone"))?;
+    let outcome = answered.await.map_err(gone)?;
+    serde_json::to_string(&outcome).map_err(|error| JsErrorBox::generic(error.to_string()))
+}
+
+#[op2(fast)]
+fn op_log(#[string] line: String) {
+    let _ = say(&FromWorker::Log(line));
+}
+
+fn boot(heap_bytes: u64, waiting: SharedWaiting) -> io::Result<(JsRuntime, v8::Global<v8::Function>)> {
+    let extension = Extension {
+        name: "tools",
+        ops: std::borrow::Cow::Owned(vec![op_call(), op_log()]),
+        op_state_fn: Some(Box::new(move |state| state.put(waiting))),
+        ..Default::default()
+    };
+    let heap = usize::try_from(heap_bytes).unwrap_or(usize::MAX);
+    let mut engine = JsRuntime::try_new(RuntimeOptions {
+        extensions: vec![extension],
+        create_params: Some(v8::CreateParams::default().heap_limits(0, heap)),
+        ..Default::default()
+    })
+    .map_err(|error| io::Error::other(error.to_string()))?;
+    let runner =
+        engine.execute_script("[bootstrap]", BOOTSTRAP).map_err(|error| io::Error::other(error.to_string()))?;
+    let runner = {
+        deno_core::scope!(scope, &mut engine);
+        let runner = v8::Local::new(scope, runner);
+        let runner: v8::Local<'_, v8::Function> =
+            runner.try_into().map_err(|_| io::Error::other("the bootstrap gives no function"))?;
+        v8::Global::new(scope, runner)
+    };
+    Ok((engine, runner))
+}
+
+async fn execute(
+    engine: &mut JsRuntime,
+    runner: &v8::Global<v8::Function>,
+    script: &str,
+) -> Result<Value, ScriptError> {
+    let argument = {
+        deno_core::scope!(scope, engine);
+        let Some(text) = v8::String::new(scope, script) else {
+            return Err(failed("the script does not fit the engine's memory"));
+        };
+        let text: v8::Local<'_, v8::Value> = text.into();
+        v8::Global::new(scope, text)
+    };
+    let promise = engine.call_with_args(runner, &[argument]);
+    let settled = engine.with_event_loop_promise(promise, PollEventLoopOptions::default()).await;
+    let text = match settled {
+        Ok(value) => {
+            deno_core::scope!(scope, engine);
+            v8::Local::new(scope, value).to_rust_string_lossy(scope)
+        }
+        Err(error) => return Err(failed(&unsettled(&error.to_string()))),
+    };
+    let outcome: Result<Value, ScriptError> =
+        serde_json::from_str(&text).map_err(|error| failed(&format!("the outcome cannot be read: {error}")))?;
+    outcome
+}
+
+/// What the engine says when nothing is left to do and the script has not ended.
+fn unsettled(message: &str) -> String {
+    if message.contains("Promise resolution is still pending") {
+        return "the script waits for what will never happen, or asked for more memory than it may have".to_owned();
+    }
+    message.to_owned()
+}
+
+fn failed(message: &str) -> ScriptError {
+    ScriptError { name: "Error".to_owned(), message: message.to_owned(), line: None, column: None, stack: None }
+}

@@ -1,0 +1,96 @@
+//! A script's way to its tools: through the door, as calls of their own below the script's.
+
+use std::sync::Arc;
+
+use js_runtime::{CallFuture, Host};
+use rmcp::model::{CallToolRequestParams, CallToolResult};
+use serde_json::{Map, Value};
+use tokio_util::sync::DropGuard;
+
+use super::declare;
+use crate::{
+    caller::Caller,
+    ids::{CallId, Principal, ServerName},
+    session::Session,
+    tools::{Call, Operation, Reply, Seat, Tools},
+};
+
+/// The tools of some servers of a session.
+#[derive(Clone)]
+pub(super) struct SessionHost {
+    pub(super) tools: Tools,
+    pub(super) session: Arc<Session>,
+    pub(super) principal: Principal,
+    pub(super) client: Option<Arc<str>>,
+    pub(super) servers: Vec<ServerName>,
+    /// The script's record.
+    pub(super) record: CallId,
+}
+
+impl Host for SessionHost {
+    fn call(&self, server: String, tool: String, arguments: Value) -> CallFuture {
+        let host = self.clone();
+        Box::pin(async move { host.make(&server, &tool, arguments).await })
+    }
+}
+
+impl SessionHost {
+    async fn make(&self, server: &str, tool: &str, arguments: Value) -> Result<Value, String> {
+        let mut caller = Caller::internal(self.principal.clone());
+        caller.client.clone_from(&self.client);
+        let menu = self.tools.context.menu(&self.session, &caller).await;
+        let text = |key: &str| arguments.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+        if server == "broker" {
+            return match tool {
+                "search" => Ok(declare::search(&menu, &self.servers, &text("query"))),
+                _ => declare::describe(&menu, &self.servers, &text("name"))
+                    .ok_or_else(|| "there is no such tool: name it as `server.tool`, or use broker.search".to_owned()),
+            };
+        }
+        let Some(server) = self.servers.iter().find(|known| declare::variable(known) == server) else {
+            return Err(format!("this script may not call the server `{server}`"));
+        };
+        let Some(found) = declare::tools_of(&menu, server).find(|known| known.tool.name == tool) else {
+            return Err(format!("server `{server}` has no tool `{tool}`: broker.search finds what there is"));
+        };
+        let mut params = CallToolRequestParams::new(found.exposed.clone());
+        params.arguments = Some(match arguments {
+            Value::Object(fields) => fields,
+            Value::Null => Map::new(),
+            _ => return Err(format!("`{tool}` takes one object with its arguments")),
+        });
+        // When the script is over, so is what it asked for. The call itself ends in its own time, with its record.
+        let _over: DropGuard = caller.cancelled.clone().drop_guard();
+        let call = Call {
+            seat: Seat::Fixed(self.session.clone()),
+            caller,
+            operation: Operation::Tool(Box::new(params)),
+            parent: Some(self.record),
+        };
+        let tools = self.tools.clone();
+        let calling = self.tools.tasks().spawn(async move { tools.dispatch(call).await });
+        match calling.await {
+            Ok(Ok(Reply::CallToolResult(result))) => value_of(result),
+            Ok(Ok(_)) => Err("the tool asks a question, which a script cannot answer: call it directly".to_owned()),
+            Ok(Err(error)) => Err(error.message.into_owned()),
+            Err(_) => Err("the call ended by an error in the broker".to_owned()),
+        }
+    }
+}
+
+/// A result as a script sees it: structured content, else text that is JSON, else text, else what there is.
+fn value_of(result: CallToolResult) -> Result<Value, String> {
+    let texts: Vec<&str> =
+        result.content.iter().filter_map(|block| block.as_text()).map(|block| block.text.as_str()).collect();
+    if result.is_error == Some(true) {
+        return Err(texts.join("\n"));
+    }
+    if let Some(structured) = result.structured_content {
+        return Ok(structured);
+    }
+    if texts.len() < result.content.len() {
+        return serde_json::to_value(&result.content).map_err(|error| error.to_string());
+    }
+    let text = texts.join("\n");
+    Ok(serde_json::from_str(&text).unwrap_or(Value::String(text)))
+}
