@@ -4,7 +4,7 @@ MACHETE_VERSION := 0.9.2
 DENY_VERSION := 0.20.2
 TOOLS := target/tools
 
-.PHONY: help demo run test test-docker check bench conformance clients clean
+.PHONY: help demo run test test-docker escape check bench conformance clients clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile
@@ -33,6 +33,10 @@ check: $(TOOLS)/bin/cargo-machete $(TOOLS)/bin/cargo-deny ## Formatting, lints, 
 	RUSTDOCFLAGS="--deny warnings" cargo doc --workspace --no-deps --document-private-items
 	$(TOOLS)/bin/cargo-machete --skip-target-dir
 	$(TOOLS)/bin/cargo-deny check bans licenses sources
+
+escape: ## Try to get out of the sandbox that scripts run in
+	@scripts/setup build
+	cargo test -p js-runtime --test escape
 
 bench: ## Measure what the broker costs, beside the same calls without it
 	@scripts/setup test

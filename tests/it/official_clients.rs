@@ -51,7 +51,8 @@ const WALKS: [Walk; 6] = [
     },
 ];
 
-const MANAGEMENT: [&str; 6] = ["mcp-add", "mcp-config-set", "mcp-exec", "mcp-find", "mcp-list", "mcp-remove"];
+const MANAGEMENT: [&str; 7] =
+    ["code-mode", "mcp-add", "mcp-config-set", "mcp-exec", "mcp-find", "mcp-list", "mcp-remove"];
 
 /// Where `make clients` has put the official clients. Without them these stories cannot be told, and say so.
 fn clients() -> Option<PathBuf> {
@@ -190,7 +191,7 @@ async fn the_inspector_lists_and_calls_and_finds_schemas_portable() {
     let listed = &inspect(&[&base[..], &["--method", "tools/list", "--strict"]].concat()).await["result"];
     let names: Vec<&str> =
         listed["tools"].as_array().unwrap().iter().map(|tool| tool["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["mcp-find", "mcp-add", "mcp-config-set", "mcp-remove", "mcp-exec", "mcp-list"]);
+    assert_eq!(names, ["mcp-find", "mcp-add", "mcp-config-set", "mcp-remove", "mcp-exec", "mcp-list", "code-mode"]);
     let call =
         ["--method", "tools/call", "--tool-name", "mcp-find", "--tool-args-json", r#"{"query": "what time is it"}"#];
     let found = &inspect(&[&base[..], &call[..]].concat()).await["result"];

@@ -10,7 +10,7 @@ use std::{
 use mcp_broker::{
     app::{App, DataFolder},
     clock::{Clock as _, ManualClock, SystemClock},
-    config::{ContainerSettings, FeatureSetting, HttpSettings, Limits, Settings},
+    config::{CodeModeSettings, ContainerSettings, FeatureSetting, HttpSettings, Limits, Settings},
     http::Listener,
     ids::ServerName,
     lifecycle::Tasks,
@@ -20,7 +20,7 @@ use mcp_broker::{
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use super::{Era, FixtureCatalog, TestClient};
+use super::{Era, FixtureCatalog, TestClient, process::program};
 
 /// A broker that is about to be started.
 pub struct Builder {
@@ -31,6 +31,7 @@ pub struct Builder {
     folder: Arc<TempDir>,
     more: Vec<PathBuf>,
     containers: ContainerSettings,
+    code_mode: CodeModeSettings,
 }
 
 /// A broker that serves HTTP. Dropping it fails the test if a server or an open record is left.
@@ -57,6 +58,7 @@ impl TestBroker {
             features: Vec::new(),
             folder: Arc::new(tempfile::tempdir().expect("there is room for temporary files")),
             more: Vec::new(),
+            code_mode: CodeModeSettings { program: Some(program().into()), ..CodeModeSettings::default() },
             containers: ContainerSettings { engine: Some("none".to_owned()), ..ContainerSettings::default() },
         }
     }
@@ -183,6 +185,12 @@ impl Builder {
         self
     }
 
+    /// Changes what scripts may use.
+    pub fn code_mode(mut self, change: impl FnOnce(&mut CodeModeSettings)) -> Self {
+        change(&mut self.code_mode);
+        self
+    }
+
     /// Uses this machine's container engine.
     pub fn containers(mut self, change: impl FnOnce(&mut ContainerSettings)) -> Self {
         self.containers.engine = None;
@@ -207,6 +215,7 @@ impl Builder {
             features: self.features.into_iter().collect(),
             pass_environment: Vec::new(),
             containers: self.containers,
+            code_mode: self.code_mode,
             http: HttpSettings {
                 listen: "127.0.0.1:0".parse().expect("an address"),
                 allowed_hosts: Vec::new(),

@@ -198,7 +198,7 @@ impl TestClient {
 
     /// The names of tools that are not the broker's own.
     pub async fn server_tools(&self) -> Vec<String> {
-        self.tool_names().await.into_iter().filter(|name| !name.starts_with("mcp-")).collect()
+        self.tool_names().await.into_iter().filter(|name| !name.starts_with("mcp-") && name != "code-mode").collect()
     }
 
     /// Calls a tool, answering whatever it asks.
