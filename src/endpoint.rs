@@ -32,7 +32,7 @@ use crate::{
     caller::{Caller, Era, Link},
     ids::Principal,
     session::{ConnectedClient, Session, SessionsError},
-    store::sessions::{ConnectionRow, SessionKind},
+    store::{connections::ConnectionRow, sessions::SessionKind},
     supervisor::upstream::implementation,
     tools::{Operation, Reply, Seat, Tools, listing::Following},
 };

@@ -4,6 +4,8 @@
 //! found again by an `Mcp-Session-Id`, a URL, a token, a name or a handle, also after a restart, because every change is
 //! committed before it takes effect here. What is in memory is a copy that can be dropped and read again.
 
+mod clients;
+mod following;
 pub mod menu;
 pub mod names;
 mod registry;
@@ -16,26 +18,22 @@ use std::{
     },
 };
 
-use futures_util::future::BoxFuture;
-use rmcp::{
-    Peer, RoleServer,
-    model::{
-        ClientCapabilities, ClientResult, CreateMessageResult, ElicitResult, ErrorCode, ErrorData, InputRequest,
-        ListRootsResult, LoggingLevel, LoggingMessageNotificationParam, ServerRequest,
-    },
-};
+use rmcp::model::{LoggingLevel, LoggingMessageNotificationParam};
 use serde_json::{Map, Value};
 use tokio::sync::{broadcast, watch};
 
 use crate::{
-    caller::{Caller, cannot_answer},
     clock::Timestamp,
     ids::{Principal, ServerName, SessionId},
     store::sessions::{Activation, SessionKind, SessionRow, SessionServerRow, StoredSession},
-    supervisor::{Asker, Instance, Surface, calls::InstanceEvent, upstream::ResourceSubscription},
+    supervisor::{Instance, Surface, calls::InstanceEvent},
 };
+use clients::Client;
+use following::Subscribed;
 use menu::Menu;
 
+pub use clients::{ConnectedClient, ask_peer};
+pub use following::Unsettled;
 pub use registry::{Sessions, SessionsError};
 
 /// Changes a slow listener may be behind by.
@@ -70,13 +68,6 @@ pub enum Change {
     Ended,
 }
 
-/// A connected client of a revision up to 2025-11-25, which can be asked things.
-struct Client {
-    number: u64,
-    peer: Peer<RoleServer>,
-    capabilities: ClientCapabilities,
-}
-
 /// One session.
 pub struct Session {
     id: SessionId,
@@ -106,13 +97,6 @@ struct Contents {
     code_tools: BTreeMap<String, Vec<ServerName>>,
     /// Counts changes, so that a menu knows whether it is still true.
     version: u64,
-}
-
-/// A resource that clients of the session follow.
-struct Subscribed {
-    followers: usize,
-    server: ServerName,
-    _subscription: Option<ResourceSubscription>,
 }
 
 impl Session {
@@ -395,83 +379,6 @@ impl Session {
         *self.lock(&self.log_level) = Some(level);
     }
 
-    /// Registers a connected client that can be asked things. It is forgotten when the guard is dropped.
-    #[must_use]
-    pub fn connect(self: &Arc<Self>, peer: Peer<RoleServer>, capabilities: ClientCapabilities) -> ConnectedClient {
-        let number = self.client_numbers.fetch_add(1, Ordering::Relaxed);
-        self.lock(&self.clients).push(Client { number, peer, capabilities });
-        ConnectedClient { session: self.clone(), number }
-    }
-
-    /// How many clients are connected that can be pushed to.
-    #[must_use]
-    pub fn connected(&self) -> usize {
-        self.lock(&self.clients).len()
-    }
-
-    /// Notes that a subscription is being made, until the guard is dropped.
-    ///
-    /// A client of revision 2026-07-28 is told that it is subscribed before its servers are; calls it makes wait until they
-    /// are, so that it misses nothing that they cause.
-    #[must_use]
-    pub fn unsettled(&self) -> Unsettled<'_> {
-        self.settling.send_modify(|making| *making += 1);
-        Unsettled(&self.settling)
-    }
-
-    /// Completes when no subscription is being made.
-    pub async fn settled(&self) {
-        if *self.settling.borrow() > 0 {
-            let _ = self.settling.subscribe().wait_for(|making| *making == 0).await;
-        }
-    }
-
-    /// Follows a resource for one more client. The first one's subscription is kept for all.
-    pub fn follow(&self, uri: &str, server: &ServerName, subscription: Option<ResourceSubscription>) {
-        let mut subscriptions = self.lock(&self.subscriptions);
-        let subscribed = subscriptions.entry(uri.to_owned()).or_insert_with(|| Subscribed {
-            followers: 0,
-            server: server.clone(),
-            _subscription: subscription,
-        });
-        subscribed.followers += 1;
-    }
-
-    /// Whether a resource is followed already.
-    #[must_use]
-    pub fn follows(&self, uri: &str) -> bool {
-        self.lock(&self.subscriptions).contains_key(uri)
-    }
-
-    /// Follows a resource for one client less.
-    pub fn unfollow(&self, uri: &str) {
-        let mut subscriptions = self.lock(&self.subscriptions);
-        if let Some(subscribed) = subscriptions.get_mut(uri) {
-            subscribed.followers -= 1;
-            if subscribed.followers == 0 {
-                subscriptions.remove(uri);
-            }
-        }
-    }
-
-    /// The resources of a server that are followed, so that a new instance of it can be asked for them.
-    #[must_use]
-    pub fn followed(&self, server: &ServerName) -> Vec<String> {
-        let subscriptions = self.lock(&self.subscriptions);
-        subscriptions
-            .iter()
-            .filter(|(_, subscribed)| subscribed.server == *server)
-            .map(|(uri, _)| uri.clone())
-            .collect()
-    }
-
-    /// Puts a new instance's subscription in the place of a lost one.
-    pub fn refollow(&self, uri: &str, subscription: ResourceSubscription) {
-        if let Some(subscribed) = self.lock(&self.subscriptions).get_mut(uri) {
-            subscribed._subscription = Some(subscription);
-        }
-    }
-
     fn read(&self) -> std::sync::RwLockReadGuard<'_, Contents> {
         self.contents.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -486,77 +393,5 @@ impl Session {
     #[expect(clippy::unused_self, reason = "reads better at the call")]
     fn lock<'a, T>(&self, mutex: &'a Mutex<T>) -> std::sync::MutexGuard<'a, T> {
         mutex.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A question that belongs to no call goes to the client that connected last and can answer it.
-impl Asker for Session {
-    fn ask(&self, request: InputRequest) -> BoxFuture<'_, Result<Value, ErrorData>> {
-        let able = self
-            .lock(&self.clients)
-            .iter()
-            .rev()
-            .find(|client| can_answer(client, &request))
-            .map(|client| client.peer.clone());
-        Box::pin(async move {
-            match able {
-                Some(peer) => ask_peer(&peer, request).await,
-                None => Err(cannot_answer(&request)),
-            }
-        })
-    }
-}
-
-fn can_answer(client: &Client, request: &InputRequest) -> bool {
-    let mut caller = Caller::internal(Principal::Local);
-    caller.capabilities = client.capabilities.clone();
-    caller.can_answer(request)
-}
-
-/// Puts a question to a connected client of a revision up to 2025-11-25.
-///
-/// # Errors
-///
-/// What the client answers, or that it is gone.
-pub async fn ask_peer(peer: &Peer<RoleServer>, request: InputRequest) -> Result<Value, ErrorData> {
-    let request = match request {
-        InputRequest::CreateMessage(request) => ServerRequest::CreateMessageRequest(request),
-        InputRequest::Elicitation(request) => ServerRequest::ElicitRequest(request),
-        InputRequest::ListRoots(request) => ServerRequest::ListRootsRequest(request),
-        other => return Err(cannot_answer(&other)),
-    };
-    let answer = peer.send_request(request).await.map_err(|error| match error {
-        rmcp::service::ServiceError::McpError(error) => error,
-        other => ErrorData::new(ErrorCode::INTERNAL_ERROR, format!("the client did not answer: {other}"), None),
-    })?;
-    let value = match answer {
-        ClientResult::CreateMessageResult(result) => serde_json::to_value::<CreateMessageResult>(*result),
-        ClientResult::ElicitResult(result) => serde_json::to_value::<ElicitResult>(result),
-        ClientResult::ListRootsResult(result) => serde_json::to_value::<ListRootsResult>(result),
-        ClientResult::EmptyResult(_) => Ok(Value::Object(Map::new())),
-        other => serde_json::to_value(other),
-    };
-    value.map_err(|error| ErrorData::new(ErrorCode::INTERNAL_ERROR, error.to_string(), None))
-}
-
-/// A subscription that is being made, until it is dropped.
-pub struct Unsettled<'a>(&'a watch::Sender<usize>);
-
-impl Drop for Unsettled<'_> {
-    fn drop(&mut self) {
-        self.0.send_modify(|making| *making -= 1);
-    }
-}
-
-/// A connected client, until it is dropped.
-pub struct ConnectedClient {
-    session: Arc<Session>,
-    number: u64,
-}
-
-impl Drop for ConnectedClient {
-    fn drop(&mut self) {
-        let number = self.number;
-        self.session.lock(&self.session.clients).retain(|client| client.number != number);
     }
 }

@@ -6,6 +6,7 @@
 
 pub mod audit;
 mod code_tools;
+pub mod connections;
 mod features;
 mod learned;
 mod migrate;

@@ -17,6 +17,7 @@ mod oversized;
 mod process;
 mod remote;
 mod sse;
+pub mod subscription;
 pub mod surface;
 mod tail;
 mod tap;

@@ -8,6 +8,7 @@ mod code_mode;
 mod config_set;
 pub mod definitions;
 mod dispatch;
+mod explain;
 mod failure;
 mod find;
 mod list;
@@ -16,6 +17,7 @@ mod needs;
 mod reach;
 mod remove;
 mod rounds;
+mod route;
 pub mod signature;
 
 use std::{collections::BTreeMap, sync::Arc};

@@ -36,10 +36,7 @@ use crate::{
     ids::{Principal, SessionId},
     lifecycle::Tasks,
     session::Sessions,
-    store::{
-        StoreError,
-        sessions::{ConnectionRow, SessionKind},
-    },
+    store::{StoreError, connections::ConnectionRow, sessions::SessionKind},
 };
 
 /// A connection with no open stream is put to sleep after this long.

@@ -20,7 +20,8 @@ use crate::{
     secrets::Secrets,
     store::{
         Store, StoreError,
-        sessions::{Activation, ConnectionRow, SessionKind, SessionRow, SessionServerRow, StoredSession},
+        connections::ConnectionRow,
+        sessions::{Activation, SessionKind, SessionRow, SessionServerRow, StoredSession},
     },
     supervisor::{Supervisor, Surface},
 };

@@ -19,8 +19,7 @@ use rmcp::{
         CreateMessageRequestParams, CreateMessageResult, ElicitRequest, ElicitRequestParams, ElicitResult, ErrorCode,
         ErrorData, GetExtensions as _, Implementation, InputRequest, InputRequiredResult, InputResponses,
         ListRootsRequest, ListRootsResult, LoggingLevel, RequestId, ServerPeerInfo, ServerResult, SetLevelRequest,
-        SetLevelRequestParams, SubscribeRequest, SubscribeRequestParams, SubscriptionFilter, UnsubscribeRequest,
-        UnsubscribeRequestParams,
+        SetLevelRequestParams, SubscribeRequest, SubscribeRequestParams, SubscriptionFilter,
     },
     service::{
         InboundStreamOrigin, NotificationContext, PeerRequestOptions, RequestContext, RequestHandle, RunningService,
@@ -33,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     calls::{Activity, Attribution, Calls, InstanceEvent, OnBehalfOf},
+    subscription::ResourceSubscription,
     surface::Surface,
 };
 use crate::{
@@ -44,7 +44,7 @@ use crate::{
 const ROUNDS_MAX: usize = 16;
 
 /// Requests that are not a call (lists, levels, subscriptions) get this long.
-const SMALL_REQUEST: Duration = Duration::from_secs(30);
+pub(super) const SMALL_REQUEST: Duration = Duration::from_secs(30);
 
 /// Somebody who can be asked what belongs to no call: a session, through a client that is connected to it.
 pub trait Asker: Send + Sync {
@@ -288,12 +288,12 @@ impl Upstream {
             Era::Legacy => {
                 let params = SubscribeRequestParams::new(uri);
                 self.small_request(ClientRequest::SubscribeRequest(SubscribeRequest::new(params))).await?;
-                Ok(ResourceSubscription { peer: self.peer.clone(), uri: uri.to_owned(), stop: None })
+                Ok(ResourceSubscription::by_request(self.peer.clone(), uri))
             }
             Era::Modern => {
                 let filter = SubscriptionFilter::builder().resource_subscription(uri).build();
                 let stop = self.listen(filter).await?;
-                Ok(ResourceSubscription { peer: self.peer.clone(), uri: uri.to_owned(), stop: Some(stop) })
+                Ok(ResourceSubscription::by_listening(self.peer.clone(), uri, stop))
             }
         }
     }
@@ -325,32 +325,6 @@ impl Upstream {
         if self.era == Era::Legacy {
             let _ = self.peer.notify_roots_list_changed().await;
         }
-    }
-}
-
-/// Ends a resource subscription when it is dropped.
-pub struct ResourceSubscription {
-    peer: Peer<RoleClient>,
-    uri: String,
-    stop: Option<CancellationToken>,
-}
-
-impl Drop for ResourceSubscription {
-    fn drop(&mut self) {
-        if let Some(stop) = &self.stop {
-            stop.cancel();
-            return;
-        }
-        let (peer, uri) = (self.peer.clone(), std::mem::take(&mut self.uri));
-        #[expect(clippy::disallowed_methods, reason = "one bounded request")]
-        tokio::spawn(async move {
-            let request =
-                ClientRequest::UnsubscribeRequest(UnsubscribeRequest::new(UnsubscribeRequestParams::new(uri)));
-            let options = PeerRequestOptions::with_timeout(SMALL_REQUEST);
-            if let Ok(handle) = peer.send_request_with_option(request, options).await {
-                let _ = handle.await_response().await;
-            }
-        });
     }
 }
 
