@@ -46,6 +46,13 @@ impl Home {
         Ok(Self { folder })
     }
 
+    /// A settings file with these settings.
+    pub fn settings(&self, yaml: &str) -> anyhow::Result<String> {
+        let path = self.folder.path().join("settings.yaml");
+        std::fs::write(&path, yaml)?;
+        Ok(path.display().to_string())
+    }
+
     pub fn catalog(&self) -> String {
         self.folder.path().join("catalog.yaml").display().to_string()
     }

@@ -14,6 +14,7 @@ mod clients;
 mod figures;
 mod latency;
 mod memory;
+mod scripts;
 mod search;
 mod start;
 mod throughput;
@@ -37,6 +38,9 @@ fn main() -> anyhow::Result<()> {
         }
         if wants("search") {
             search::run(&mut report).await?;
+        }
+        if wants("scripts") {
+            scripts::run(&mut report).await?;
         }
         if wants("start") {
             start::run(&mut report).await?;

@@ -71,6 +71,22 @@ async fn the_reference_servers_are_added_used_and_dropped_in_one_session() {
         assert!(called(&client, "SQLite__read_query", read).await.contains("lemon"));
     }
 
+    let on = client.server_tools().await;
+    if ["filesystem__", "memory__", "time__"].iter().all(|server| on.iter().any(|tool| tool.starts_with(server))) {
+        let note = work.join("note.txt").display().to_string();
+        let script = format!(
+            "const [note, found, hour] = await Promise.all([
+                 filesystem.read_text_file({{path: {note:?}}}),
+                 memory.search_nodes({{query: 'sour'}}),
+                 time.convert_time({{source_timezone: 'UTC', time: '12:00', target_timezone: 'Asia/Tokyo'}}),
+             ]);
+             return [note.content ?? note, found.entities[0].name, JSON.stringify(hour).includes('21:00')];"
+        );
+        let servers = ["filesystem", "memory", "time"];
+        let ran = client.ok("code-mode", json!({"servers": servers, "name": "all", "script": script})).await;
+        assert_eq!(ran.structured_content.unwrap()["result"], json!(["two lemons", "lemon", true]));
+    }
+
     let listed = client.ok("mcp-list", json!({})).await.structured_content.unwrap();
     for server in listed["servers"].as_array().unwrap() {
         assert_eq!(server["state"], "ready", "{server}");

@@ -185,6 +185,10 @@ impl BrokerProcess {
         self.url.trim_start_matches("http://").trim_end_matches("/mcp").to_owned()
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id().expect("it runs")
+    }
+
     /// Asks it to stop, as a person or a service manager does.
     pub async fn terminate(mut self) -> i32 {
         let pid = rustix::process::Pid::from_raw(i32::try_from(self.child.id().unwrap()).unwrap()).unwrap();
