@@ -15,7 +15,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use catalog_index::{Document, Hit, Index, IndexError, ToolDocument};
+use catalog_index::{Document, Hits, Index, IndexError, ToolDocument};
 
 pub use entry::{Entry, Runnable};
 pub use file::{CatalogFileError, Problem};
@@ -121,7 +121,7 @@ impl Snapshot {
     /// # Errors
     ///
     /// When the index cannot be built or read.
-    pub fn search(&self, query: &str, limit: usize) -> Result<Vec<Hit>, IndexError> {
+    pub fn search(&self, query: &str, limit: usize) -> Result<Hits, IndexError> {
         self.ensure_index()?.search(query, limit)
     }
 
@@ -131,7 +131,7 @@ impl Snapshot {
         let folded = name.to_lowercase();
         let mut close: Vec<ServerName> =
             self.entries.keys().filter(|known| known.as_str().to_lowercase() == folded).cloned().collect();
-        for hit in self.search(name, SUGGESTIONS_MAX).unwrap_or_default() {
+        for hit in self.search(name, SUGGESTIONS_MAX).unwrap_or_default().hits {
             if let Ok(known) = hit.name.parse()
                 && !close.contains(&known)
             {

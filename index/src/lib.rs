@@ -81,6 +81,19 @@ impl Row {
     }
 }
 
+/// What was found.
+#[derive(Debug, Default)]
+pub struct Hits {
+    /// The best ones, best first.
+    pub hits: Vec<Hit>,
+    /// How many more match, as far as they were counted.
+    pub more: usize,
+}
+
+/// Matches that are ranked, whatever is asked for: so many are counted.
+const RANKED_MIN: usize = 100;
+const RANKED_MAX: usize = 1000;
+
 impl Index {
     /// Indexes `documents` in memory.
     ///
@@ -114,21 +127,21 @@ impl Index {
         self.rows.is_empty()
     }
 
-    /// Ranks entries for `query`, at most `limit` of them; equal scores are ordered by name.
+    /// Ranks entries for `query` and gives the first `limit` of them; equal scores are ordered by name.
     ///
     /// Any text is a valid query: there is no query syntax. A query without a single word finds nothing.
     ///
     /// # Errors
     ///
     /// When the index cannot be read.
-    pub fn search(&self, query: &str, limit: usize) -> Result<Vec<Hit>, IndexError> {
+    pub fn search(&self, query: &str, limit: usize) -> Result<Hits, IndexError> {
         let query = text::cut(query, QUERY_BYTES_MAX);
         let words = text::words(query);
         if words.is_empty() || limit == 0 {
-            return Ok(Vec::new());
+            return Ok(Hits::default());
         }
         let scorer = query::build(&self.searcher, &self.fields, &words)?;
-        let pool = limit.saturating_mul(2).clamp(50, 1000);
+        let pool = limit.saturating_mul(2).clamp(RANKED_MIN, RANKED_MAX);
         let found = self.searcher.search(&*scorer, &TopDocs::with_limit(pool).order_by_score())?;
         let mut ranked = found
             .into_iter()
@@ -136,8 +149,10 @@ impl Index {
             .map(|(score, row)| (score + query::exact_name_bonus(&row.name, query), row))
             .collect::<Vec<_>>();
         ranked.sort_by(|(a, first), (b, second)| b.total_cmp(a).then_with(|| first.name.cmp(&second.name)));
+        let more = ranked.len().saturating_sub(limit);
+        // Which tools matched is looked at only for what is shown.
         ranked.truncate(limit);
-        Ok(ranked.into_iter().map(|(score, row)| hit(score, row, &words)).collect())
+        Ok(Hits { hits: ranked.into_iter().map(|(score, row)| hit(score, row, &words)).collect(), more })
     }
 
     fn row(&self, address: DocAddress) -> Option<&Row> {
@@ -183,7 +198,7 @@ mod tests {
     }
 
     fn first(query: &str) -> Option<String> {
-        sample().search(query, 3).unwrap().first().map(|hit| hit.name.clone())
+        sample().search(query, 3).unwrap().hits.first().map(|hit| hit.name.clone())
     }
 
     #[test]
@@ -206,7 +221,7 @@ mod tests {
 
     #[test]
     fn a_hit_says_which_tools_matched() {
-        let hits = sample().search("create an issue", 1).unwrap();
+        let hits = sample().search("create an issue", 1).unwrap().hits;
         assert_eq!(hits[0].matched_tools, ["create_issue"]);
     }
 
@@ -215,13 +230,13 @@ mod tests {
         for query in ["", "   ", "!!! ???", "\"", "name:(", "AND OR NOT", "*", "日本語", &"x".repeat(1 << 20)] {
             sample().search(query, 10).unwrap();
         }
-        assert!(sample().search("", 10).unwrap().is_empty());
+        assert!(sample().search("", 10).unwrap().hits.is_empty());
     }
 
     #[test]
     fn equal_scores_are_ordered_by_name() {
         let index = Index::build(&[entry("b", "Twin", "", &[]), entry("a", "Twin", "", &[])]).unwrap();
-        let names: Vec<_> = index.search("twin", 5).unwrap().into_iter().map(|hit| hit.name).collect();
+        let names: Vec<_> = index.search("twin", 5).unwrap().hits.into_iter().map(|hit| hit.name).collect();
         assert_eq!(names, ["a", "b"]);
     }
 }

@@ -63,7 +63,7 @@ fn list(catalog: &Catalog) {
 fn search(catalog: &Catalog, query: &str, limit: usize) -> anyhow::Result<()> {
     let snapshot = catalog.snapshot();
     let mut rows = Vec::new();
-    for hit in snapshot.search(query, limit)? {
+    for hit in snapshot.search(query, limit)?.hits {
         let entry = hit.name.parse().ok().and_then(|name| snapshot.entry(&name).cloned());
         let title = entry.map(|entry| entry.title.clone()).unwrap_or_default();
         rows.push(vec![hit.name, format!("{:.1}", hit.score), title, hit.matched_tools.join(", ")]);

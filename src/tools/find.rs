@@ -16,9 +16,6 @@ use crate::{
 const LIMIT_DEFAULT: usize = 10;
 const LIMIT_MAX: usize = 50;
 
-/// Matches that are looked for to tell how many were left out.
-const COUNTED_MAX: usize = 100;
-
 /// A line per server has to stay a line.
 const DESCRIPTION_CHARACTERS_MAX: usize = 140;
 
@@ -42,16 +39,16 @@ pub(super) fn run(
     let limit = arguments.limit.map_or(LIMIT_DEFAULT, |limit| usize::try_from(limit).unwrap_or(0)).clamp(1, LIMIT_MAX);
     let catalog = context.catalog.snapshot();
     let hits = catalog
-        .search(&arguments.query, COUNTED_MAX)
+        .search(&arguments.query, limit)
         .map_err(|error| Failure::said(format!("the catalog could not be searched: {error}")))?;
     let on: HashSet<ServerName> =
         session.map(|session| session.servers().into_iter().map(|added| added.server).collect()).unwrap_or_default();
     let found: Vec<Found> = hits
+        .hits
         .iter()
-        .take(limit)
         .filter_map(|hit| Found::of(context, session, &catalog, &hit.name, &hit.matched_tools, &on))
         .collect();
-    let more = hits.len().saturating_sub(found.len());
+    let more = hits.more;
     Ok(Reply::CallToolResult(answer(&arguments.query, &found, more, catalog.entries().len())))
 }
 
