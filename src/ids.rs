@@ -265,6 +265,14 @@ impl fmt::Debug for TokenHash {
     }
 }
 
+/// A JSON object in one form, whatever the order in which its members were written (RFC 8259, section 4: there is none).
+#[must_use]
+pub fn canonical(object: &serde_json::Map<String, serde_json::Value>) -> String {
+    let mut value = serde_json::Value::Object(object.clone());
+    value.sort_all_objects();
+    value.to_string()
+}
+
 /// The first `characters` hexadecimal digits of the SHA-256 of `text`: short, stable, not secret.
 #[must_use]
 pub fn fingerprint(text: &str, characters: usize) -> String {

@@ -214,7 +214,7 @@ mod tests {
         let value = json!({"apiKey": "x", "user": "me", "auth": {"password": "p"}, "max_tokens": 5, "tokens": "few"});
         assert_eq!(
             kept(&value, 4096),
-            r#"{"apiKey":"[redacted]","auth":{"password":"[redacted]"},"max_tokens":5,"tokens":"few","user":"me"}"#
+            r#"{"apiKey":"[redacted]","user":"me","auth":{"password":"[redacted]"},"max_tokens":5,"tokens":"few"}"#
         );
     }
 

@@ -15,6 +15,7 @@ use super::{Endpoint, era_of};
 use crate::{
     caller::{ClientSide, Era, Link, Question, Report},
     endpoint::parked::{Parked, Resumed, Running},
+    ids::canonical,
     session::ask_peer,
     tools::{Call, Operation, Reply},
 };
@@ -136,11 +137,11 @@ async fn pass_on(report: Report, context: &RequestContext<RoleServer>) {
 fn what(operation: &Operation) -> String {
     match operation {
         Operation::Tool(params) | Operation::Management(_, params) => {
-            let arguments = serde_json::to_string(&params.arguments).unwrap_or_default();
+            let arguments = params.arguments.as_ref().map(canonical).unwrap_or_default();
             format!("tool {} {arguments}", params.name)
         }
         Operation::Prompt(params) => {
-            let arguments = serde_json::to_string(&params.arguments).unwrap_or_default();
+            let arguments = params.arguments.as_ref().map(canonical).unwrap_or_default();
             format!("prompt {} {arguments}", params.name)
         }
         Operation::Resource(params) => format!("resource {}", params.uri),

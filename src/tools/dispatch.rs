@@ -8,7 +8,6 @@ use rmcp::model::{
     GetPromptRequestParams, InputResponses, JsonObject, ReadResourceRequest, ReadResourceRequestParams,
     ResourceContents,
 };
-use serde_json::Value;
 
 use super::{
     Call, Context, ManagementTool, Operation, Reply, Seat, Tools, add, code_mode, config_set,
@@ -21,7 +20,7 @@ use super::{
 use crate::{
     audit::{OpenRecord, Outcome, Status, Subject},
     caller::Caller,
-    ids::{CallId, ServerName, SessionId},
+    ids::{CallId, ServerName, SessionId, canonical},
     session::{Session, menu::MenuTool},
     supervisor::{Gone, RequestError, upstream::chain},
 };
@@ -286,7 +285,7 @@ fn binding(
     name: &str,
     arguments: Option<&JsonObject>,
 ) -> Binding {
-    let arguments = arguments.map(|arguments| Value::Object(arguments.clone()).to_string()).unwrap_or_default();
+    let arguments = arguments.map(canonical).unwrap_or_default();
     Binding::of(&[&caller.principal.to_string(), session.id().as_str(), server.as_str(), name, &arguments])
 }
 

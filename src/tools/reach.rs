@@ -10,7 +10,7 @@ use super::Context;
 use crate::{
     caller::{Caller, Era},
     catalog::{Entry, Runnable},
-    ids::{ServerName, fingerprint},
+    ids::{ServerName, canonical, fingerprint},
     session::Session,
     supervisor::{
         Asker, Instance, Key, Start, StartError, Upstream,
@@ -217,6 +217,6 @@ pub(super) fn learned_key(
         u8::from(capabilities.sampling.is_some()),
         u8::from(capabilities.elicitation.is_some())
     );
-    let config = fingerprint(&Value::Object(config.clone()).to_string(), 16);
+    let config = fingerprint(&canonical(config), 16);
     format!("{}-{config}-{can}", entry.fingerprint(run))
 }

@@ -170,8 +170,8 @@ mod tests {
         });
         assert_eq!(
             of(&schema),
-            "t(mode: \"r\" | \"w\", path: string, edits?: {old: string, new?: string}[], limit?: number, \
-             maybe?: string | null, \"odd-name\"?: number | boolean, ref?: {x: number}, tags?: string[])"
+            "t(path: string, mode: \"r\" | \"w\", limit?: number, tags?: string[], edits?: {old: string, new?: string}[], \
+             maybe?: string | null, \"odd-name\"?: number | boolean, ref?: {x: number})"
         );
     }
 

@@ -146,8 +146,8 @@ async fn prompts_resources_templates_and_completions_come_through_whole() {
         let resources = client.peer().list_resources(None).await.unwrap().resources;
         let uris: Vec<&str> = resources.iter().map(|resource| resource.uri.as_str()).collect();
         assert!(uris.contains(&"test://static-text"), "{uris:?}");
-        assert!(uris.contains(&"broker+old:test://static-text"), "the second server's has a name of its own: {uris:?}");
-        for uri in ["test://static-text", "broker+old:test://static-text", "test://template/7/data"] {
+        assert!(uris.contains(&"broker+new:test://static-text"), "the second server's has a name of its own: {uris:?}");
+        for uri in ["test://static-text", "broker+new:test://static-text", "test://template/7/data"] {
             let read = client.peer().read_resource(ReadResourceRequestParams::new(uri)).await.unwrap();
             let shown = serde_json::to_value(&read.contents[0]).unwrap()["uri"].clone();
             assert_eq!(shown, uri, "{era:?}");
