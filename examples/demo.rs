@@ -88,7 +88,7 @@ async fn conversation(broker: &Broker, parts: &[Part]) -> anyhow::Result<()> {
         show(&agent.ok("mcp-remove", json!({"name": part.server})).await?);
     }
     let left = agent.tool_names().await?;
-    ensure!(left.iter().all(|name| name.starts_with("mcp-")), "tools are left: {left:?}");
+    ensure!(left.iter().all(|name| !name.contains("__")), "tools are left: {left:?}");
 
     say("What did the agent do? The audit log has every call, written before it ran and closed after:");
     println!("{}", broker.command(&["audit"]).await?.trim_end());
