@@ -18,9 +18,6 @@ const SIGABRT: i32 = 6;
 const SIGSEGV: i32 = 11;
 const SIGSYS: i32 = 31;
 
-/// How the engines say that the heap is full.
-const HEAP_IS_FULL: [&str; 2] = ["out of memory", "execution terminated"];
-
 /// A line of log that is longer is cut.
 const LOG_LINE_BYTES_MAX: usize = 4 << 10;
 
@@ -108,9 +105,16 @@ fn done(outcome: Result<Value, ScriptError>, limits: &Limits) -> Ending {
         Ok(result) if result.to_string().len() > limits.result_bytes_max => Ending::Limit(Limit::Result),
         Ok(result) => Ending::Completed(result),
         // The engine ends what has reached the heap's limit.
-        Err(error) if HEAP_IS_FULL.iter().any(|sign| error.message.contains(sign)) => Ending::Limit(Limit::Heap),
+        Err(error) if is_full_heap(&error) => Ending::Limit(Limit::Heap),
         Err(error) => Ending::Error(error),
     }
+}
+
+/// Whether this is how an engine says that the heap is full: an error of its own kind, or the end of the script. What a
+/// tool says of its memory is not.
+fn is_full_heap(error: &ScriptError) -> bool {
+    let thrown = error.name == "InternalError" && error.message == "out of memory";
+    thrown || (error.stack.is_none() && error.message.ends_with("execution terminated"))
 }
 
 async fn lost(worker: &mut Worker) -> Ending {
@@ -118,8 +122,7 @@ async fn lost(worker: &mut Worker) -> Ending {
         Some(SIGXCPU) => Ending::Limit(Limit::Cpu),
         Some(SIGABRT | SIGSEGV) => Ending::Limit(Limit::Heap),
         Some(SIGSYS) => Ending::Lost("the script made its worker do what it must not".to_owned()),
-        // The kernel's way when the time on a CPU, or memory, is used up for good.
-        Some(SIGKILL) => Ending::Limit(Limit::Cpu),
+        Some(SIGKILL) => Ending::Lost("the worker was killed, by somebody or by a kernel without memory".to_owned()),
         Some(signal) => Ending::Lost(format!("the worker was ended by signal {signal}")),
         None => Ending::Lost("the worker ended by itself".to_owned()),
     }
