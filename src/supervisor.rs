@@ -148,9 +148,8 @@ impl Supervisor {
     /// Ends what a broker on this data folder left behind. Only the one that holds the folder may call it.
     pub async fn clean_up(&self) -> usize {
         let label = format!("{}/", self.label);
-        let processes = tokio::task::spawn_blocking(move || orphans::kill_labelled(&label));
-        let (processes, containers) = tokio::join!(processes, self.connector.engine.clean_up());
-        processes.unwrap_or(0) + containers
+        self.connector.engine.sweep();
+        tokio::task::spawn_blocking(move || orphans::kill_labelled(&label)).await.unwrap_or(0)
     }
 
     /// Whether this machine and this broker can run it, and if not, what is missing.

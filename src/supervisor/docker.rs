@@ -56,6 +56,8 @@ pub(crate) struct Engine {
     folder: String,
     pulls: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
     pull_max: Duration,
+    /// Set once what an earlier broker left is removed.
+    swept: OnceCell<()>,
     networks: tokio::sync::Mutex<()>,
     tasks: Tasks,
 }
@@ -108,6 +110,7 @@ impl Engine {
             folder: folder.to_owned(),
             pulls: Mutex::default(),
             pull_max,
+            swept: OnceCell::new(),
             networks: tokio::sync::Mutex::default(),
             tasks: tasks.clone(),
         }
@@ -188,18 +191,33 @@ impl Engine {
         }
     }
 
-    /// Removes the containers and networks that a broker on this data folder left. Says how many containers there were.
-    pub(crate) async fn clean_up(&self) -> usize {
+    /// Begins to remove what a broker before this one left. Nobody waits for it but the first container: an engine that is
+    /// slow to answer does not keep the broker from starting.
+    pub(crate) fn sweep(self: &Arc<Self>) {
         if self.address.is_none() {
-            return 0;
+            return;
         }
-        match self.remove(&format!("{FOLDER}={}", self.folder), false).await {
-            Ok(removed) => removed,
-            Err(DockerError::Unreachable { .. } | DockerError::None) => 0,
-            Err(error) => {
-                tracing::warn!(%error, "containers that an earlier broker left were not removed");
-                0
+        let (engine, stopping) = (self.clone(), self.tasks.stopping_token());
+        drop(self.tasks.spawn(async move {
+            tokio::select! {
+                () = engine.swept() => {}
+                () = stopping.cancelled() => {}
             }
+        }));
+    }
+
+    /// Completes when what an earlier broker left has been removed.
+    async fn swept(&self) {
+        self.swept.get_or_init(|| self.clean_up()).await;
+    }
+
+    /// Removes the containers and networks of this data folder.
+    async fn clean_up(&self) {
+        match self.remove(&format!("{FOLDER}={}", self.folder), false).await {
+            Ok(0) => {}
+            Ok(containers) => tracing::info!(containers, "removed containers that were left running"),
+            Err(DockerError::Unreachable { .. } | DockerError::None) => {}
+            Err(error) => tracing::warn!(%error, "containers that were left were not removed"),
         }
     }
 
@@ -295,6 +313,7 @@ impl Engine {
     ) -> Result<(Container, Streams), DockerError> {
         let (engine, launch, link) = (self.clone(), launch.clone(), link.clone());
         let starting = self.tasks.spawn(async move {
+            engine.swept().await;
             let pulled = tokio::time::timeout(engine.pull_max, engine.image(&launch.image, &link));
             pulled.await.map_err(|_| DockerError::Pull {
                 image: launch.image.clone(),

@@ -249,8 +249,8 @@ async fn twenty_containers_of_a_killed_broker_are_removed_when_it_starts_again()
     let bystander = docker(&["run", "--detach", "--interactive", "--label", "mcp-broker.folder=other", IMAGE]);
     broker.kill().await;
     let broker = home.serve().await;
-    let still = docker(&["ps", "--all", "--quiet", "--no-trunc", "--filter", "label=mcp-broker.folder"]);
-    assert_eq!(still, bystander, "and nobody else's");
+    let still = || docker(&["ps", "--all", "--quiet", "--no-trunc", "--filter", "label=mcp-broker.folder"]);
+    eventually("they are gone, and nobody else's", async || still() == bystander).await;
     docker(&["rm", "--force", &bystander]);
     assert_eq!(broker.terminate().await, 0);
     assert!(left().is_empty(), "{:?}", left());
