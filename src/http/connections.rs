@@ -2,7 +2,7 @@
 //!
 //! rmcp holds the open ones. What they were opened with is in the database, so that one can be brought back when its client
 //! comes again after it was put to sleep, or after the broker was started again. A connection without an open stream is put
-//! to sleep after a while: it costs memory, and bringing it back costs a millisecond.
+//! to sleep after a while: it costs memory, and its client does not notice when it is brought back.
 
 use std::{
     collections::HashMap,
