@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 pub use folder::{DataFolder, FolderError};
 
 use crate::{
-    audit::{Audit, AuditError},
+    audit::{self, Audit, AuditError, Signer},
     catalog::{Catalog, CatalogFileError},
     clock::SharedClock,
     codemode::CodeMode,
@@ -44,6 +44,7 @@ pub struct App {
     pub catalog: Arc<Catalog>,
     pub store: Store,
     pub settings: Settings,
+    audit: Audit,
     supervisor: Arc<Supervisor>,
     sessions: Arc<Sessions>,
     tasks: Tasks,
@@ -75,6 +76,8 @@ pub enum OpenError {
     Remote(#[from] RemoteError),
     #[error(transparent)]
     Audit(#[from] AuditError),
+    #[error("the key that audit checkpoints are signed with cannot be used")]
+    Signer(#[from] aws_lc_rs::error::KeyRejected),
     #[error(transparent)]
     Token(#[from] TokenError),
     #[error(transparent)]
@@ -96,7 +99,7 @@ impl App {
         let catalog = Arc::new(Catalog::load(&settings.catalogs)?);
         check_servers(&catalog, &settings)?;
         let (token, _) = crate::http::load_token(folder.path())?;
-        let store = Store::open(folder.path(), &tasks).await?;
+        let store = Store::open(folder.path(), settings.audit.durability, &tasks).await?;
         let secrets = Arc::new(Secrets::open(folder.path(), store.clone(), clock.clone()).await?);
         let features = Arc::new(Features::load(&settings.features, store.clone(), clock.clone()).await?);
         let limits = settings.limits.clone();
@@ -124,12 +127,14 @@ impl App {
             tasks: tasks.clone(),
             code_mode: CodeMode::new(program(&settings), settings.code_mode.limits(), tasks.clone()),
         });
+        let secrets_seed = secrets.derive_key("audit checkpoints");
         let api = ApiState::new(ApiParts {
             tools: tools.clone(),
             supervisor: supervisor.clone(),
             catalog: catalog.clone(),
             secrets,
             audit: audit.clone(),
+            signer: Signer::from_seed(&secrets_seed)?,
             store: store.clone(),
             clock,
             token: token.hash(),
@@ -141,6 +146,7 @@ impl App {
             catalog,
             store,
             settings,
+            audit,
             supervisor,
             sessions,
             tasks,
@@ -158,6 +164,11 @@ impl App {
                 tracing::error!(%error, "the catalog could not be indexed");
             }
         });
+        let retention = self.settings.audit.retention;
+        if retention != audit::Retention::default() {
+            let tending = audit::tend(self.audit.clone(), retention, self.tasks.stopping_token());
+            self.tasks.spawn_service("audit retention", tending);
+        }
         self.tasks.spawn_service("sessions", self.sessions.clone().tend(self.tasks.stopping_token()));
         let (sessions, stopping) = (self.sessions.clone(), self.tasks.stopping_token());
         self.tasks.spawn(async move {

@@ -5,7 +5,9 @@
 //! open is closed as `abandoned` by [`Audit::sweep`] at the next start. Arguments and results are kept without secrets and
 //! cut to a bound, beside the size and hash of the whole.
 
+mod checkpoint;
 mod redact;
+mod retention;
 
 use std::{borrow::Cow, io, time::Duration};
 
@@ -24,7 +26,9 @@ use crate::{
     },
 };
 
+pub use checkpoint::{Checkpoint, CheckpointError, Signer};
 pub use redact::{Bounds, without_secrets};
+pub use retention::{Retention, tend};
 
 /// What kind of thing a record is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +52,8 @@ pub enum Kind {
     Feature,
     /// A secret being set or removed.
     Secret,
+    /// The log itself being cut or signed.
+    Audit,
 }
 
 impl Kind {
@@ -64,6 +70,7 @@ impl Kind {
             Self::Session => "session",
             Self::Feature => "feature",
             Self::Secret => "secret",
+            Self::Audit => "audit",
         }
     }
 }
@@ -111,6 +118,8 @@ pub struct Subject<'a> {
     pub server: Option<&'a ServerName>,
     /// The tool, the prompt, the resource's URI, the feature…
     pub name: &'a str,
+    /// The trace-id that the client's request belongs to.
+    pub trace: Option<&'a str>,
 }
 
 /// What came of it.
@@ -198,6 +207,7 @@ impl Audit {
             arguments: text,
             arguments_bytes: bytes,
             arguments_hash: hash,
+            trace: subject.trace.map(str::to_owned),
         };
         self.store.append_audit(Event::Opened(event)).await?;
         Ok(OpenRecord { id, started })

@@ -75,6 +75,15 @@ impl Caller {
         meta
     }
 
+    /// The trace-id of the request's `traceparent` (W3C trace context), if it is a valid one.
+    #[must_use]
+    pub fn trace(&self) -> Option<&str> {
+        let mut parts = self.meta.get("traceparent")?.as_str()?.split('-');
+        let (version, id) = (parts.next()?, parts.next()?);
+        let is_id = id.len() == 32 && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        (version.len() == 2 && is_id && id.bytes().any(|byte| byte != b'0')).then_some(id)
+    }
+
     /// Whether this caller can be asked `request`.
     #[must_use]
     pub fn can_answer(&self, request: &InputRequest) -> bool {

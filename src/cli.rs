@@ -78,7 +78,7 @@ enum Command {
     #[command(subcommand)]
     Session(session::SessionCommand),
     /// Show what was done
-    Audit(audit::AuditArgs),
+    Audit(Box<audit::AuditArgs>),
     /// Look into the catalog
     #[command(subcommand)]
     Catalog(catalog::CatalogCommand),
@@ -174,7 +174,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Feature(command) => feature::run(&global, command).await,
         Command::Secret(command) => secret::run(&global, command).await,
         Command::Session(command) => session::run(&global, command).await,
-        Command::Audit(args) => audit::run(&global, args).await,
+        Command::Audit(args) => audit::run(&global, *args).await,
         Command::Catalog(command) => catalog::run(&global, command),
         Command::Status => status::run(&global).await,
         Command::Doctor => doctor::run(&global).await,

@@ -16,7 +16,7 @@ use std::{
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::ids::ServerName;
+use crate::{audit::Retention, ids::ServerName, store::Durability};
 pub use code_mode::CodeModeSettings;
 pub use containers::{ContainerBounds, ContainerSettings, Pull};
 pub use limits::Limits;
@@ -42,7 +42,17 @@ pub struct Settings {
     pub containers: ContainerSettings,
     pub code_mode: CodeModeSettings,
     pub http: HttpSettings,
+    pub audit: AuditSettings,
     pub limits: Limits,
+}
+
+/// How the log is kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AuditSettings {
+    /// `process` (a commit survives the end of the process) or `power` (and a power failure).
+    pub durability: Durability,
+    pub retention: Retention,
 }
 
 /// How the HTTP listener behaves.
@@ -81,6 +91,7 @@ pub struct SettingsFile {
     pass_environment: Vec<String>,
     containers: ContainerSettings,
     code_mode: CodeModeSettings,
+    audit: AuditSettings,
     limits: Limits,
 }
 
@@ -147,6 +158,7 @@ impl Settings {
                 allowed_origins: joined(file.allowed_origins, overrides.allowed_origins),
                 authenticate: !overrides.no_auth,
             },
+            audit: file.audit,
             limits: file.limits,
         }
     }

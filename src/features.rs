@@ -173,12 +173,12 @@ impl Features {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{clock::SystemClock, lifecycle::Tasks};
+    use crate::{clock::SystemClock, lifecycle::Tasks, store::Durability};
     use std::{path::Path, sync::Arc};
 
     async fn load(folder: &Path, settings: &[(&str, bool, bool)]) -> Result<Features, SetFeatureError> {
         let (tasks, _crashes) = Tasks::new();
-        let store = Store::open(folder, &tasks).await.unwrap();
+        let store = Store::open(folder, Durability::default(), &tasks).await.unwrap();
         let settings = settings
             .iter()
             .map(|(name, enabled, locked)| ((*name).to_owned(), FeatureSetting { enabled: *enabled, locked: *locked }))

@@ -244,12 +244,12 @@ fn bound_to(scope: &str, name: &str) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{clock::SystemClock, lifecycle::Tasks};
+    use crate::{clock::SystemClock, lifecycle::Tasks, store::Durability};
     use std::sync::Arc;
 
     async fn open(folder: &Path) -> Result<Secrets, OpenSecretsError> {
         let (tasks, _crashes) = Tasks::new();
-        let store = Store::open(folder, &tasks).await.unwrap();
+        let store = Store::open(folder, Durability::default(), &tasks).await.unwrap();
         Secrets::open(folder, store, Arc::new(SystemClock)).await
     }
 

@@ -90,10 +90,10 @@ impl Store {
     /// # Errors
     ///
     /// When it cannot be opened, written, or understood.
-    pub async fn open(folder: &Path, tasks: &Tasks) -> Result<Self, OpenStoreError> {
+    pub async fn open(folder: &Path, durability: Durability, tasks: &Tasks) -> Result<Self, OpenStoreError> {
         let path = folder.join(FILE);
         let wrong = |source| OpenStoreError::Open { path: path.clone(), source };
-        let options = options(&path);
+        let options = options(&path, durability);
         let mut connection = options.connect().await.map_err(wrong)?;
         migrate::run(&mut connection, &path).await?;
         let writer = Writer::start(connection, tasks).await.map_err(wrong)?;
@@ -119,12 +119,27 @@ impl Store {
     }
 }
 
-fn options(path: &Path) -> SqliteConnectOptions {
+/// What a commit survives.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Durability {
+    /// The end of the process, kill -9 included. A power failure may take the last commits, never a part of one
+    /// (SQLite's synchronous = NORMAL).
+    #[default]
+    Process,
+    /// A power failure too: every commit waits for the disk (synchronous = FULL).
+    Power,
+}
+
+fn options(path: &Path, durability: Durability) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
         .filename(path)
         .create_if_missing(true)
         .journal_mode(SqliteJournalMode::Wal)
-        .synchronous(SqliteSynchronous::Normal)
+        .synchronous(match durability {
+            Durability::Process => SqliteSynchronous::Normal,
+            Durability::Power => SqliteSynchronous::Full,
+        })
         .busy_timeout(BUSY_TIMEOUT)
         .disable_statement_logging()
 }

@@ -27,15 +27,17 @@ pub(super) fn complain(error: &anyhow::Error) {
     note(text);
 }
 
-/// Prints rows in columns as wide as they need to be. The last column is as long as it is.
+/// Prints rows in columns as wide as they need to be, below their headings if there are any. The last column is as long
+/// as it is.
 pub(super) fn table(headings: &[&str], rows: &[Vec<String>]) {
     let width = |column: usize| {
         let widest = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0);
         widest.max(headings.get(column).map_or(0, |heading| heading.len()))
     };
-    let widths: Vec<usize> = (0..headings.len()).map(width).collect();
-    let headings: Vec<String> = headings.iter().map(|heading| (*heading).to_owned()).collect();
-    for row in std::iter::once(&headings).chain(rows) {
+    let columns = rows.first().map_or(headings.len(), Vec::len);
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let first: Vec<String> = headings.iter().map(|heading| (*heading).to_owned()).collect();
+    for row in Some(&first).filter(|first| !first.is_empty()).into_iter().chain(rows) {
         let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
         say(cells.join("  ").trim_end());
     }

@@ -455,5 +455,14 @@ impl Sessions {
 }
 
 fn subject<'a>(id: &'a SessionId, principal: &'a Principal, name: &'a str) -> Subject<'a> {
-    Subject { kind: Kind::Session, parent: None, session: Some(id), principal, client: None, server: None, name }
+    Subject {
+        kind: Kind::Session,
+        parent: None,
+        session: Some(id),
+        principal,
+        client: None,
+        server: None,
+        name,
+        trace: None,
+    }
 }

@@ -10,13 +10,14 @@ use sqlx::{
 use super::OpenStoreError;
 
 /// Every migration there is, in order; the file's number is its version.
-const MIGRATIONS: [(i64, &str, &str); 6] = [
+const MIGRATIONS: [(i64, &str, &str); 7] = [
     (1, "sessions", include_str!("../../migrations/0001_sessions.sql")),
     (2, "audit", include_str!("../../migrations/0002_audit.sql")),
     (3, "features", include_str!("../../migrations/0003_features.sql")),
     (4, "secrets", include_str!("../../migrations/0004_secrets.sql")),
     (5, "learned surfaces", include_str!("../../migrations/0005_learned_surfaces.sql")),
     (6, "code tools", include_str!("../../migrations/0006_code_tools.sql")),
+    (7, "audit records", include_str!("../../migrations/0007_audit_records.sql")),
 ];
 
 pub(super) async fn run(connection: &mut SqliteConnection, path: &Path) -> Result<(), OpenStoreError> {

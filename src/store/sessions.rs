@@ -174,6 +174,19 @@ impl Store {
         .await
     }
 
+    /// The session with that id, or else the newest that has or had that name.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be read.
+    pub async fn any_session(&self, id_or_name: &str) -> Result<Option<SessionId>, StoreError> {
+        self.find(
+            "SELECT id FROM sessions WHERE id = ?1 OR name = ?1 ORDER BY id = ?1 DESC, created_at DESC LIMIT 1",
+            id_or_name,
+        )
+        .await
+    }
+
     async fn find(&self, sql: &'static str, key: &str) -> Result<Option<SessionId>, StoreError> {
         let row = sqlx::query(sql).bind(key).fetch_optional(self.readers()).await?;
         row.map(|row| row.try_get::<String, _>("id")?.parse().map_err(corrupt)).transpose()

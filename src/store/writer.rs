@@ -4,11 +4,16 @@
 //! under way share the next one; a single event is committed at once, on its own. Every other change is a transaction of
 //! its own. The caller is told only after the commit, so what was acknowledged survives the process.
 //!
+//! Behind all that it arranges the log for questions: when nothing was queued for a moment, when a question is asked, and
+//! a little after every commit when much has piled up.
+//!
 //! Dropping a caller's future does not take its job back: it runs, and nobody hears of it.
+
+use std::{ops::ControlFlow, time::Duration};
 
 use futures_util::future::BoxFuture;
 use sqlx::{Connection as _, SqliteConnection};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
     StoreError,
@@ -22,6 +27,12 @@ const QUEUE_MAX: usize = 1024;
 /// Events that share one commit at most.
 const BATCH_MAX: usize = 500;
 
+/// How long nothing is queued before events are arranged: longer than most calls take between their two events.
+const QUIET: Duration = Duration::from_millis(50);
+
+/// Events that may pile up before some are arranged under load too.
+const BEHIND_MAX: i64 = 4096;
+
 type Acknowledge = oneshot::Sender<Result<(), StoreError>>;
 
 /// A change other than an audit event. It runs inside a transaction that is committed if it succeeds.
@@ -30,6 +41,8 @@ type Change = Box<dyn for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, 
 enum Job {
     Event(Box<Event>, Acknowledge),
     Change(Change, Acknowledge),
+    /// Acknowledged when every event before it is arranged.
+    Arrange(Acknowledge),
     Close,
 }
 
@@ -37,14 +50,18 @@ enum Job {
 #[derive(Clone)]
 pub struct Writer {
     jobs: mpsc::Sender<Job>,
+    /// Changes when audit events are committed.
+    commits: watch::Receiver<()>,
 }
 
 impl Writer {
     pub(super) async fn start(mut connection: SqliteConnection, tasks: &Tasks) -> Result<Self, sqlx::Error> {
         let chain = Chain::load(&mut connection).await?;
         let (jobs, queue) = mpsc::channel(QUEUE_MAX);
-        tasks.spawn_last("store.writer", work(connection, chain, queue));
-        Ok(Self { jobs })
+        let (committed, commits) = watch::channel(());
+        let work = Work { connection, chain, committed, asked: Vec::new() };
+        tasks.spawn_last("store.writer", work.run(queue));
+        Ok(Self { jobs, commits })
     }
 
     /// Commits an audit event.
@@ -74,6 +91,22 @@ impl Writer {
 }
 
 impl Writer {
+    /// Changes when audit events are committed.
+    pub(super) fn commits(&self) -> watch::Receiver<()> {
+        self.commits.clone()
+    }
+
+    /// Has every event that was committed before arranged for questions.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be written.
+    pub(super) async fn arrange(&self) -> Result<(), StoreError> {
+        let (acknowledge, outcome) = oneshot::channel();
+        self.jobs.send(Job::Arrange(acknowledge)).await.map_err(|_| StoreError::Closed)?;
+        outcome.await.map_err(|_| StoreError::Closed)?
+    }
+
     /// Has the task finish what is queued and close the database. Later jobs fail.
     pub(super) async fn close(&self) {
         let _ = self.jobs.send(Job::Close).await;
@@ -81,15 +114,48 @@ impl Writer {
     }
 }
 
-async fn work(mut connection: SqliteConnection, mut chain: Chain, mut queue: mpsc::Receiver<Job>) {
-    let mut jobs = Vec::with_capacity(BATCH_MAX);
-    'open: while queue.recv_many(&mut jobs, BATCH_MAX).await > 0 {
+struct Work {
+    connection: SqliteConnection,
+    chain: Chain,
+    committed: watch::Sender<()>,
+    /// Who waits for events to be arranged, each up to which.
+    asked: Vec<(i64, Acknowledge)>,
+}
+
+impl Work {
+    async fn run(mut self, mut queue: mpsc::Receiver<Job>) {
+        let mut jobs = Vec::with_capacity(BATCH_MAX);
+        loop {
+            let quiet = if self.asked.is_empty() { QUIET } else { Duration::ZERO };
+            let idle = tokio::select! {
+                biased;
+                received = queue.recv_many(&mut jobs, BATCH_MAX) => {
+                    if received == 0 { break }
+                    false
+                }
+                () = tokio::time::sleep(quiet), if self.chain.behind() > 0 => true,
+            };
+            if self.run_jobs(&mut jobs).await.is_break() {
+                break;
+            }
+            if idle || !self.asked.is_empty() || self.chain.behind() > BEHIND_MAX {
+                self.arrange().await;
+            }
+        }
+        queue.close();
+        if let Err(error) = self.connection.close().await {
+            tracing::warn!(%error, "the database did not close cleanly");
+        }
+    }
+
+    async fn run_jobs(&mut self, jobs: &mut Vec<Job>) -> ControlFlow<()> {
         let mut waiting = jobs.drain(..).peekable();
         while let Some(job) = waiting.next() {
             match job {
-                Job::Close => break 'open,
+                Job::Close => return ControlFlow::Break(()),
+                Job::Arrange(acknowledge) => self.asked.push((self.chain.end(), acknowledge)),
                 Job::Change(change, acknowledge) => {
-                    let outcome = run_change(&mut connection, change).await;
+                    let outcome = run_change(&mut self.connection, change).await;
                     let _ = acknowledge.send(outcome);
                 }
                 Job::Event(event, acknowledge) => {
@@ -101,17 +167,33 @@ async fn work(mut connection: SqliteConnection, mut chain: Chain, mut queue: mps
                         events.push(*event);
                         acknowledges.push(acknowledge);
                     }
-                    let outcome = chain.append(&mut connection, &events).await.map_err(StoreError::from);
+                    let outcome = self.chain.append(&mut self.connection, &events).await.map_err(StoreError::from);
                     for acknowledge in acknowledges {
                         let _ = acknowledge.send(outcome.clone());
                     }
+                    self.committed.send_replace(());
                 }
             }
         }
+        ControlFlow::Continue(())
     }
-    queue.close();
-    if let Err(error) = connection.close().await {
-        tracing::warn!(%error, "the database did not close cleanly");
+
+    /// Arranges some events, and tells who waited for no more than those.
+    async fn arrange(&mut self) {
+        if self.chain.behind() > 0
+            && let Err(error) = self.chain.arrange(&mut self.connection).await
+        {
+            tracing::debug!(%error, "events were not arranged for questions");
+            let error = StoreError::from(error);
+            for (_, acknowledge) in self.asked.drain(..) {
+                let _ = acknowledge.send(Err(error.clone()));
+            }
+            return;
+        }
+        let arranged = self.chain.arranged();
+        for (_, acknowledge) in self.asked.extract_if(.., |(end, _)| *end <= arranged) {
+            let _ = acknowledge.send(Ok(()));
+        }
     }
 }
 

@@ -466,6 +466,7 @@ impl Task {
             client: None,
             server: Some(&self.start.server),
             name,
+            trace: None,
         }
     }
 }

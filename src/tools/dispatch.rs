@@ -70,6 +70,7 @@ impl Routed {
             client: caller.client.as_deref(),
             server: self.server.as_ref(),
             name: &self.name,
+            trace: caller.trace(),
         }
     }
 }

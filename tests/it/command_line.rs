@@ -88,7 +88,7 @@ async fn a_session_made_by_command_can_be_used_and_its_history_read() {
     assert!(history.contains("fixture echo") && history.contains("for the record"), "{history}");
     home.run(&["session", "end", "mine"]).await.ok();
     assert_eq!(home.run(&["session", "end", "mine"]).await.code(), 1);
-    assert!(home.run(&["audit", "--json"]).await.ok().lines().count() > 3);
+    assert!(home.run(&["audit", "--format", "jsonl"]).await.ok().lines().count() > 3);
     broker.terminate().await;
 }
 

@@ -11,6 +11,7 @@
 mod support;
 
 mod answers;
+mod audit;
 mod code_mode;
 mod command_line;
 mod containers;

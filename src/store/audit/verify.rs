@@ -4,18 +4,25 @@ use data_encoding::HEXLOWER;
 use futures_util::TryStreamExt as _;
 use sqlx::{Row as _, SqlitePool, sqlite::SqliteRow};
 
-use super::{Closed, Event, GENESIS, Opened, Verification, call_id, event_hash};
+use super::{Closed, Event, Opened, Verification, append::event_hash, call_id, prune};
 use crate::{
     ids::CallId,
     store::{StoreError, corrupt, timestamp},
 };
 
-pub(super) async fn run(readers: &SqlitePool) -> Result<Verification, StoreError> {
-    let mut opened = sqlx::query("SELECT * FROM audit_opened ORDER BY seq").fetch(readers);
-    let mut closed = sqlx::query("SELECT * FROM audit_closed ORDER BY seq").fetch(readers);
+/// The kind of record that a cut of the log is.
+const CUT_KIND: &str = "audit";
+
+pub(super) async fn run(
+    readers: &SqlitePool,
+    begin: (i64, [u8; 32]),
+    checkpoint: Option<(i64, [u8; 32])>,
+) -> Result<Verification, StoreError> {
+    let mut opened = sqlx::query("SELECT * FROM audit_opened WHERE seq > ? ORDER BY seq").bind(begin.0).fetch(readers);
+    let mut closed = sqlx::query("SELECT * FROM audit_closed WHERE seq > ? ORDER BY seq").bind(begin.0).fetch(readers);
     let mut next_opened = opened.try_next().await?;
     let mut next_closed = closed.try_next().await?;
-    let mut walk = Walk { seq: 0, hash: GENESIS };
+    let mut walk = Walk::from(begin, checkpoint);
     loop {
         let seq = |row: &Option<SqliteRow>| row.as_ref().map(|row| row.try_get::<i64, _>("seq")).transpose();
         let takes_opened = match (seq(&next_opened)?, seq(&next_closed)?) {
@@ -34,15 +41,44 @@ pub(super) async fn run(readers: &SqlitePool) -> Result<Verification, StoreError
             next_closed = closed.try_next().await?;
         }
     }
-    Ok(Verification::Intact { events: walk.seq.unsigned_abs(), last_hash: HEXLOWER.encode(&walk.hash) })
+    Ok(walk.end())
 }
 
 struct Walk {
+    begin: i64,
     seq: i64,
     hash: [u8; 32],
+    /// The event that says that the log was cut where it begins, until it was met.
+    cut: Option<String>,
+    /// What an event is known to have had for a hash, until it was met.
+    checkpoint: Option<(i64, [u8; 32])>,
 }
 
 impl Walk {
+    fn from((begin, hash): (i64, [u8; 32]), checkpoint: Option<(i64, [u8; 32])>) -> Self {
+        let cut = (begin > 0).then(|| prune::name(begin, &hash));
+        // What was cut off cannot be compared any more; that it was cut is what the log has to say.
+        let checkpoint = checkpoint.filter(|(seq, checked)| *seq > begin || (*seq == begin && *checked != hash));
+        Self { begin, seq: begin, hash, cut, checkpoint }
+    }
+
+    fn end(self) -> Verification {
+        if self.cut.is_some() {
+            let problem = "the log begins here, and says nowhere that it was cut".to_owned();
+            return Verification::Broken { seq: self.begin + 1, problem };
+        }
+        if let Some((seq, _)) = self.checkpoint {
+            let problem = "the checkpoint knows of this event, and the log ends before it or holds another".to_owned();
+            return Verification::Broken { seq, problem };
+        }
+        Verification::Intact {
+            events: (self.seq - self.begin).unsigned_abs(),
+            first: self.begin + 1,
+            last: self.seq,
+            last_hash: HEXLOWER.encode(&self.hash),
+        }
+    }
+
     fn step(&mut self, row: &SqliteRow, opened: bool) -> Result<Option<Verification>, StoreError> {
         let seq: i64 = row.try_get("seq")?;
         let broken = |problem: String| Ok(Some(Verification::Broken { seq, problem }));
@@ -57,6 +93,20 @@ impl Walk {
         let hash = event_hash(&self.hash, seq, &event);
         if row.try_get::<Vec<u8>, _>("hash")? != hash {
             return broken("the event is not what was written, or the one before it is not".to_owned());
+        }
+        if let Event::Opened(event) = &event
+            && event.kind == CUT_KIND
+            && self.cut.as_ref() == Some(&event.name)
+        {
+            self.cut = None;
+        }
+        if let Some((checked, known)) = self.checkpoint
+            && checked == seq
+        {
+            if known != hash {
+                return broken("the checkpoint knows another event of this number".to_owned());
+            }
+            self.checkpoint = None;
         }
         self.seq = seq;
         self.hash = hash;
@@ -78,6 +128,7 @@ fn opened_event(row: &SqliteRow) -> Result<Event, StoreError> {
         arguments: row.try_get("arguments")?,
         arguments_bytes: row.try_get::<i64, _>("arguments_bytes")?.unsigned_abs(),
         arguments_hash: hash_column(row, "arguments_hash")?,
+        trace: row.try_get("trace")?,
     }))
 }
 

@@ -10,11 +10,11 @@ use std::{
 use mcp_broker::{
     app::{App, DataFolder},
     clock::{Clock as _, ManualClock, SystemClock},
-    config::{CodeModeSettings, ContainerSettings, FeatureSetting, HttpSettings, Limits, Settings},
+    config::{AuditSettings, CodeModeSettings, ContainerSettings, FeatureSetting, HttpSettings, Limits, Settings},
     http::Listener,
     ids::ServerName,
     lifecycle::Tasks,
-    store::{Store, audit::Query},
+    store::{Durability, Store, audit::Query},
     supervisor::{label_of, orphans::labelled},
 };
 use rustix::process::Signal;
@@ -118,7 +118,7 @@ impl TestBroker {
     /// The closed records of tools and management, oldest first, as `name status`.
     pub async fn audit(&self) -> Vec<String> {
         let records =
-            self.store().audit_records(&Query { session: None, limit: 1000 }).await.expect("the log can be read");
+            self.store().audit_records(&Query::default(), None, 1000).await.expect("the log can be read").records;
         records
             .iter()
             .filter(|record| record.kind == "tool" || record.kind == "management")
@@ -147,7 +147,8 @@ impl TestBroker {
         let left = labelled(&label_of(self.folder.path()));
         assert!(left.is_empty(), "processes are left: {left:?}");
         let (tasks, _crashes) = Tasks::new();
-        let store = Store::open(self.folder.path(), &tasks).await.expect("the database can be opened");
+        let store =
+            Store::open(self.folder.path(), Durability::default(), &tasks).await.expect("the database can be opened");
         let open = store.open_audit_records().await.expect("the log can be read");
         assert!(open.is_empty(), "records are left open: {open:?}");
         store.close().await;
@@ -222,6 +223,7 @@ impl Builder {
                 allowed_origins: Vec::new(),
                 authenticate: true,
             },
+            audit: AuditSettings::default(),
             limits: self.limits,
         };
         serve(settings, self.folder, ManualClock::at(SystemClock.now())).await

@@ -1,0 +1,165 @@
+//! Sessions, for programs that make them and people who look at them.
+
+use std::sync::Arc;
+
+use axum::{
+    Extension, Json, Router,
+    extract::{Path, State},
+    response::{IntoResponse as _, Response},
+    routing::get,
+};
+use http::{HeaderMap, StatusCode, header};
+use rmcp::model::CallToolRequestParams;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::{Answer, ApiError, ApiState};
+use crate::{
+    caller::Caller,
+    ids::{Principal, ServerName, SessionId, Token},
+    session::Session,
+    store::sessions::{SessionKind, SessionRow},
+    tools::{Call, ManagementTool, Operation, Reply, Seat},
+};
+
+pub(super) fn router() -> Router<ApiState> {
+    Router::new().route("/sessions", get(list).post(create)).route("/sessions/{id}", get(show).delete(end))
+}
+
+async fn list(State(state): State<ApiState>) -> Answer {
+    let rows = state.inner.tools.sessions().list().await?;
+    Ok(Json(json!({"sessions": rows.iter().map(session_value).collect::<Vec<_>>()})))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[derive(Default)]
+struct NewSession {
+    name: Option<String>,
+    /// Each server's config, by the server's name.
+    servers: Map<String, Value>,
+}
+
+async fn create(
+    State(state): State<ApiState>,
+    Extension(principal): Extension<Principal>,
+    headers: HeaderMap,
+    Json(new): Json<NewSession>,
+) -> Result<Response, ApiError> {
+    let inner = &state.inner;
+    let token = Token::random();
+    let kind = if new.name.is_some() { SessionKind::Named } else { SessionKind::Url };
+    let sessions = inner.tools.sessions();
+    let session = sessions.create(kind, principal.clone(), new.name, Some(token.hash())).await?;
+    let order: Vec<ServerName> = new.servers.keys().filter_map(|name| name.parse().ok()).collect();
+    let mut added = Vec::new();
+    let mut problems = Vec::new();
+    let adding = new.servers.into_iter().map(|(name, config)| state.add(&session, &principal, name, config));
+    for outcome in futures_util::future::join_all(adding).await {
+        match outcome {
+            Ok(server) => added.push(server),
+            Err(problem) => problems.push(problem),
+        }
+    }
+    if !problems.is_empty() {
+        sessions.end(session.id(), "its servers could not be added").await?;
+        let message = "no session was made, because not all of its servers could be added".to_owned();
+        let details = Some(json!({"servers": problems}));
+        return Err(ApiError { status: StatusCode::UNPROCESSABLE_ENTITY, message, details });
+    }
+    sessions.arrange(&session, order).await?;
+    let body = json!({
+        "id": session.id(),
+        "mcp_url": state.mcp_url(&session, &headers),
+        "mcp_token": token.reveal(),
+        "servers": added,
+    });
+    Ok((StatusCode::CREATED, Json(body)).into_response())
+}
+
+async fn show(State(state): State<ApiState>, Path(id): Path<SessionId>) -> Answer {
+    let inner = &state.inner;
+    let session = inner.tools.sessions().get(&id).await?.ok_or_else(ApiError::no_session)?;
+    let caller = Caller::internal(session.principal().clone());
+    let listed = state.manage(&session, caller, ManagementTool::List, Map::new()).await;
+    let servers = listed.map(|content| content["servers"].clone()).unwrap_or_default();
+    Ok(Json(json!({
+        "id": id,
+        "kind": session.kind(),
+        "name": session.name(),
+        "principal": session.principal().to_string(),
+        "created_at": session.created_at().to_string(),
+        "used_at": session.used_at().to_string(),
+        "connected": session.connected(),
+        "servers": servers,
+    })))
+}
+
+async fn end(State(state): State<ApiState>, Path(id): Path<SessionId>) -> Result<StatusCode, ApiError> {
+    if state.inner.tools.sessions().end(&id, "ended by the operator").await? {
+        Ok(StatusCode::NO_CONTENT)
+    } else {
+        Err(ApiError::no_session())
+    }
+}
+
+impl ApiState {
+    async fn add(
+        &self,
+        session: &Arc<Session>,
+        principal: &Principal,
+        name: String,
+        config: Value,
+    ) -> Result<Value, Value> {
+        let mut arguments = Map::from_iter([("name".to_owned(), json!(name))]);
+        if config.as_object().is_some_and(|config| !config.is_empty()) {
+            arguments.insert("config".to_owned(), config);
+        }
+        let caller = Caller::internal(principal.clone());
+        match self.manage(session, caller, ManagementTool::Add, arguments).await {
+            Ok(content) => Ok(json!({"name": name, "state": content["state"]})),
+            Err(problem) => Err(json!({"name": name, "problem": problem})),
+        }
+    }
+
+    /// Has one of the broker's own tools do something, recorded as any call.
+    async fn manage(
+        &self,
+        session: &Arc<Session>,
+        caller: Caller,
+        tool: ManagementTool,
+        arguments: Map<String, Value>,
+    ) -> Result<Value, String> {
+        let params = CallToolRequestParams::new(tool.name()).with_arguments(arguments);
+        let operation = Operation::Management(tool, Box::new(params));
+        let call = Call { seat: Seat::Fixed(session.clone()), caller, operation, parent: None };
+        match self.inner.tools.dispatch(call).await {
+            Ok(Reply::CallToolResult(result)) if result.is_error == Some(true) => {
+                let text = result.content.iter().find_map(|block| block.as_text()).map(|text| text.text.clone());
+                Err(text.unwrap_or_else(|| "it failed without saying why".to_owned()))
+            }
+            Ok(Reply::CallToolResult(result)) => Ok(result.structured_content.unwrap_or_default()),
+            Ok(_) => Err("it answered with something unexpected".to_owned()),
+            Err(error) => Err(error.message.into_owned()),
+        }
+    }
+
+    /// Where a client reaches the session: by the address this request came to, or the listener's own.
+    fn mcp_url(&self, session: &Session, headers: &HeaderMap) -> Option<String> {
+        let configured = self.inner.base_url.get().cloned();
+        let asked = headers.get(header::HOST).and_then(|host| host.to_str().ok()).map(|host| format!("http://{host}"));
+        let base = if configured.is_some() { asked.filter(|url| url != "http://broker").or(configured) } else { None };
+        base.map(|base| format!("{base}/s/{}/mcp", session.id()))
+    }
+}
+
+fn session_value(row: &SessionRow) -> Value {
+    json!({
+        "id": row.id,
+        "kind": row.kind,
+        "name": row.name,
+        "principal": row.principal.to_string(),
+        "created_at": row.created_at.to_string(),
+        "used_at": row.used_at.to_string(),
+    })
+}

@@ -1,0 +1,249 @@
+//! Writing events, and the chain of hashes over them.
+
+use std::sync::LazyLock;
+
+use sha2::{Digest as _, Sha256};
+use sqlx::{Connection as _, Row as _, SqliteConnection, query::Query, sqlite::SqliteArguments};
+
+use super::{Closed, Event, Opened, arrange, integer};
+use crate::ids::{CallId, SessionId};
+
+/// The hash that the first event of a log covers.
+pub(super) const GENESIS: [u8; 32] = [0; 32];
+
+/// How many rows one statement writes. Every statement is a trip to SQLite's thread and back, which costs as much as
+/// several rows do.
+const ROWS: [usize; 3] = [64, 8, 1];
+
+static OPEN: LazyLock<[String; 3]> = LazyLock::new(|| {
+    statements(
+        "INSERT INTO audit_opened (seq, record, at, parent, session, principal, client, kind, server, name, arguments,
+             arguments_bytes, arguments_hash, trace, hash) VALUES ",
+        15,
+    )
+});
+
+static CLOSE: LazyLock<[String; 3]> = LazyLock::new(|| {
+    statements(
+        "INSERT INTO audit_closed (seq, record, at, duration, status, error, result, result_bytes, result_hash, hash)
+         VALUES ",
+        10,
+    )
+});
+
+fn statements(insert: &str, columns: usize) -> [String; 3] {
+    let row = format!("({})", vec!["?"; columns].join(", "));
+    ROWS.map(|rows| format!("{insert}{}", vec![row.as_str(); rows].join(", ")))
+}
+
+/// The end of the chain: the number and hash of the last event, and how far the log is arranged for questions.
+pub(in crate::store) struct Chain {
+    seq: i64,
+    hash: [u8; 32],
+    arranged: i64,
+}
+
+struct Link<'a, E> {
+    seq: i64,
+    hash: [u8; 32],
+    event: &'a E,
+}
+
+impl Chain {
+    pub(in crate::store) async fn load(connection: &mut SqliteConnection) -> Result<Self, sqlx::Error> {
+        let last = sqlx::query(
+            "SELECT seq, hash FROM (SELECT seq, hash FROM audit_opened ORDER BY seq DESC LIMIT 1)
+             UNION ALL
+             SELECT seq, hash FROM (SELECT seq, hash FROM audit_closed ORDER BY seq DESC LIMIT 1)
+             UNION ALL
+             SELECT seq, hash FROM audit_pruned
+             ORDER BY seq DESC LIMIT 1",
+        )
+        .fetch_optional(&mut *connection)
+        .await?;
+        let arranged = arrange::position(connection).await?;
+        let Some(row) = last else {
+            return Ok(Self { seq: 0, hash: GENESIS, arranged });
+        };
+        let hash: Vec<u8> = row.try_get("hash")?;
+        Ok(Self { seq: row.try_get("seq")?, hash: hash.try_into().unwrap_or(GENESIS), arranged })
+    }
+
+    /// Commits `events` together. When that fails none of them is in the log and the chain is where it was.
+    pub(in crate::store) async fn append(
+        &mut self,
+        connection: &mut SqliteConnection,
+        events: &[Event],
+    ) -> Result<(), sqlx::Error> {
+        let (mut seq, mut hash) = (self.seq, self.hash);
+        let (mut opened, mut closed) = (Vec::new(), Vec::new());
+        for event in events {
+            seq += 1;
+            hash = event_hash(&hash, seq, event);
+            match event {
+                Event::Opened(event) => opened.push(Link { seq, hash, event }),
+                Event::Closed(event) => closed.push(Link { seq, hash, event }),
+            }
+        }
+        if events.len() == 1 {
+            write(connection, &opened, &closed).await?;
+        } else {
+            let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+            write(&mut transaction, &opened, &closed).await?;
+            transaction.commit().await?;
+        }
+        self.seq = seq;
+        self.hash = hash;
+        Ok(())
+    }
+
+    /// The number of the last event.
+    pub(in crate::store) fn end(&self) -> i64 {
+        self.seq
+    }
+
+    /// The number of the last event that is arranged for questions.
+    pub(in crate::store) fn arranged(&self) -> i64 {
+        self.arranged
+    }
+
+    /// How many events are not arranged for questions yet.
+    pub(in crate::store) fn behind(&self) -> i64 {
+        self.seq - self.arranged
+    }
+
+    /// Arranges some of the events that are not yet, and commits that.
+    pub(in crate::store) async fn arrange(&mut self, connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+        self.arranged = arrange::some(connection, self.arranged, self.seq).await?;
+        Ok(())
+    }
+}
+
+async fn write(
+    connection: &mut SqliteConnection,
+    opened: &[Link<'_, Opened>],
+    closed: &[Link<'_, Closed>],
+) -> Result<(), sqlx::Error> {
+    insert(connection, &OPEN, opened, bind_opened).await?;
+    insert(connection, &CLOSE, closed, bind_closed).await
+}
+
+type Insert<'q> = Query<'q, sqlx::Sqlite, SqliteArguments>;
+
+async fn insert<'e, E>(
+    connection: &mut SqliteConnection,
+    statements: &'static [String; 3],
+    mut links: &'e [Link<'e, E>],
+    bind: fn(Insert<'e>, &'e Link<'e, E>) -> Insert<'e>,
+) -> Result<(), sqlx::Error> {
+    while !links.is_empty() {
+        for (statement, rows) in statements.iter().zip(ROWS) {
+            if let Some((now, later)) = links.split_at_checked(rows) {
+                let query = now.iter().fold(sqlx::query(statement.as_str()), bind);
+                query.execute(&mut *connection).await?;
+                links = later;
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn bind_opened<'q>(query: Insert<'q>, link: &'q Link<'q, Opened>) -> Insert<'q> {
+    let event = link.event;
+    query
+        .bind(link.seq)
+        .bind(event.record.as_bytes())
+        .bind(event.at.as_microsecond())
+        .bind(event.parent.as_ref().map(CallId::as_bytes))
+        .bind(event.session.as_ref().map(SessionId::as_str))
+        .bind(&event.principal)
+        .bind(&event.client)
+        .bind(event.kind.as_ref())
+        .bind(&event.server)
+        .bind(&event.name)
+        .bind(&event.arguments)
+        .bind(integer(event.arguments_bytes))
+        .bind(event.arguments_hash.as_ref().map(<[u8; 32]>::as_slice))
+        .bind(&event.trace)
+        .bind(link.hash.as_slice())
+}
+
+fn bind_closed<'q>(query: Insert<'q>, link: &'q Link<'q, Closed>) -> Insert<'q> {
+    let event = link.event;
+    query
+        .bind(link.seq)
+        .bind(event.record.as_bytes())
+        .bind(event.at.as_microsecond())
+        .bind(integer(event.duration_micros))
+        .bind(event.status.as_ref())
+        .bind(&event.error)
+        .bind(&event.result)
+        .bind(integer(event.result_bytes))
+        .bind(event.result_hash.as_ref().map(<[u8; 32]>::as_slice))
+        .bind(link.hash.as_slice())
+}
+
+/// SHA-256 over the previous hash and every column of the event, each with its length before it, so that no two
+/// different events read the same.
+pub(super) fn event_hash(previous: &[u8; 32], seq: i64, event: &Event) -> [u8; 32] {
+    let mut digest = ChainDigest(Sha256::new());
+    digest.bytes(previous).integer(seq);
+    match event {
+        Event::Opened(event) => {
+            digest
+                .bytes(b"opened")
+                .bytes(event.record.as_bytes())
+                .integer(event.at.as_microsecond())
+                .optional(event.parent.as_ref().map(CallId::as_bytes))
+                .optional(event.session.as_ref().map(|session| session.as_str().as_bytes()))
+                .bytes(event.principal.as_bytes())
+                .optional(event.client.as_deref().map(str::as_bytes))
+                .bytes(event.kind.as_bytes())
+                .optional(event.server.as_deref().map(str::as_bytes))
+                .bytes(event.name.as_bytes())
+                .optional(event.arguments.as_deref().map(str::as_bytes))
+                .integer(integer(event.arguments_bytes))
+                .optional(event.arguments_hash.as_ref().map(<[u8; 32]>::as_slice));
+            // Logs were begun before there were traces: one that is absent is not in the hash.
+            if let Some(trace) = &event.trace {
+                digest.bytes(trace.as_bytes());
+            }
+        }
+        Event::Closed(event) => {
+            digest
+                .bytes(b"closed")
+                .bytes(event.record.as_bytes())
+                .integer(event.at.as_microsecond())
+                .integer(integer(event.duration_micros))
+                .bytes(event.status.as_bytes())
+                .optional(event.error.as_deref().map(str::as_bytes))
+                .optional(event.result.as_deref().map(str::as_bytes))
+                .integer(integer(event.result_bytes))
+                .optional(event.result_hash.as_ref().map(<[u8; 32]>::as_slice));
+        }
+    }
+    digest.0.finalize().into()
+}
+
+struct ChainDigest(Sha256);
+
+impl ChainDigest {
+    fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
+        self.0.update((bytes.len() as u64).to_le_bytes());
+        self.0.update(bytes);
+        self
+    }
+
+    fn integer(&mut self, integer: i64) -> &mut Self {
+        self.bytes(&integer.to_le_bytes())
+    }
+
+    /// An absent value differs from an empty one.
+    fn optional(&mut self, bytes: Option<&[u8]>) -> &mut Self {
+        match bytes {
+            Some(bytes) => self.bytes(&[1]).bytes(bytes),
+            None => self.bytes(&[0]),
+        }
+    }
+}
