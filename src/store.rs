@@ -32,6 +32,8 @@ use crate::{clock::Timestamp, lifecycle::Tasks};
 
 const FILE: &str = "broker.sqlite";
 const READERS_MAX: u32 = 4;
+/// Rows that SQLite's thread reads ahead of who takes them.
+const ROWS_AHEAD: usize = 512;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The database of one data folder.
@@ -100,7 +102,7 @@ impl Store {
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS_MAX)
             .min_connections(0)
-            .connect_lazy_with(options.read_only(true).create_if_missing(false));
+            .connect_lazy_with(options.read_only(true).create_if_missing(false).row_buffer_size(ROWS_AHEAD));
         Ok(Self { inner: Arc::new(Inner { readers, writer }) })
     }
 

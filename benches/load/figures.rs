@@ -66,6 +66,11 @@ impl Report {
         self.add(what, value, beside, budget);
     }
 
+    /// Adds what another report has.
+    pub fn append(&mut self, other: Self) {
+        self.rows.extend(other.rows);
+    }
+
     pub fn print(&self) {
         let head = ["what", "figure", "beside it", "budget"].map(str::to_owned);
         let rows: Vec<&[String; 4]> = std::iter::once(&head).chain(&self.rows).collect();

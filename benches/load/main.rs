@@ -17,6 +17,7 @@ mod memory;
 mod scripts;
 mod search;
 mod start;
+mod store;
 mod throughput;
 
 use figures::Report;
@@ -41,6 +42,9 @@ fn main() -> anyhow::Result<()> {
         }
         if wants("scripts") {
             scripts::run(&mut report).await?;
+        }
+        if wants("store") {
+            store::run(&mut report).await?;
         }
         if wants("start") {
             start::run(&mut report).await?;

@@ -9,7 +9,7 @@ mod verify;
 
 use std::borrow::Cow;
 
-use sqlx::{Row as _, sqlite::SqliteRow};
+use sqlx::{ColumnIndex, Row as _, sqlite::SqliteRow};
 
 pub(super) use append::Chain;
 pub use prune::{Cut, Prune};
@@ -135,9 +135,8 @@ impl Store {
     }
 }
 
-fn call_id(row: &SqliteRow, column: &str) -> Result<CallId, StoreError> {
-    CallId::from_bytes(&row.try_get::<Vec<u8>, _>(column)?)
-        .ok_or_else(|| corrupt(format!("`{column}` is not 16 bytes")))
+fn call_id<I: ColumnIndex<SqliteRow>>(row: &SqliteRow, column: I) -> Result<CallId, StoreError> {
+    CallId::from_bytes(row.try_get::<&[u8], _>(column)?).ok_or_else(|| corrupt("a record's id is not 16 bytes"))
 }
 
 fn integer(value: u64) -> i64 {

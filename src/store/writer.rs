@@ -31,7 +31,7 @@ const BATCH_MAX: usize = 500;
 const QUIET: Duration = Duration::from_millis(50);
 
 /// Events that may pile up before some are arranged under load too.
-const BEHIND_MAX: i64 = 4096;
+const BEHIND_MAX: i64 = 65_536;
 
 type Acknowledge = oneshot::Sender<Result<(), StoreError>>;
 

@@ -255,7 +255,11 @@ impl Prepared<'_> {
 
     fn by_time(&self, before: Option<Cursor>) -> QueryBuilder<Sqlite> {
         let mut sql = QueryBuilder::new("SELECT ");
-        sql.push(COLUMNS).push(" FROM audit_records r").push(EVENTS).push(" WHERE TRUE");
+        sql.push(COLUMNS).push(" FROM audit_records r");
+        if self.slow_is_rare {
+            sql.push(" INDEXED BY audit_records_by_duration");
+        }
+        sql.push(EVENTS).push(" WHERE TRUE");
         self.push_conditions(&mut sql);
         if let Some(Cursor { at, seq }) = before {
             sql.push(" AND (r.opened_at, r.seq) < (").push_bind(at).push(", ").push_bind(seq).push(")");
@@ -321,6 +325,7 @@ impl Prepared<'_> {
             sql.push(" AND r.opened_at < ").push_bind(micros(until));
         }
         if let Some(least) = query.slower_than_micros {
+            // Without the plus, SQLite would sort everything that matches.
             sql.push(if self.slow_is_rare { " AND r.duration >= " } else { " AND +r.duration >= " });
             sql.push_bind(super::integer(least));
         }

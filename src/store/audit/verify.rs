@@ -10,6 +10,13 @@ use crate::{
     store::{StoreError, corrupt, timestamp},
 };
 
+/// Columns are read by their place: there are millions of rows.
+const OPENED: &str = "SELECT seq, hash, record, at, parent, session, principal, client, kind, server, name, arguments,
+     arguments_bytes, arguments_hash, trace FROM audit_opened WHERE seq > ? ORDER BY seq";
+
+const CLOSED: &str = "SELECT seq, hash, record, at, duration, status, error, result, result_bytes, result_hash
+     FROM audit_closed WHERE seq > ? ORDER BY seq";
+
 /// The kind of record that a cut of the log is.
 const CUT_KIND: &str = "audit";
 
@@ -18,13 +25,13 @@ pub(super) async fn run(
     begin: (i64, [u8; 32]),
     checkpoint: Option<(i64, [u8; 32])>,
 ) -> Result<Verification, StoreError> {
-    let mut opened = sqlx::query("SELECT * FROM audit_opened WHERE seq > ? ORDER BY seq").bind(begin.0).fetch(readers);
-    let mut closed = sqlx::query("SELECT * FROM audit_closed WHERE seq > ? ORDER BY seq").bind(begin.0).fetch(readers);
+    let mut opened = sqlx::query(OPENED).bind(begin.0).fetch(readers);
+    let mut closed = sqlx::query(CLOSED).bind(begin.0).fetch(readers);
     let mut next_opened = opened.try_next().await?;
     let mut next_closed = closed.try_next().await?;
     let mut walk = Walk::from(begin, checkpoint);
     loop {
-        let seq = |row: &Option<SqliteRow>| row.as_ref().map(|row| row.try_get::<i64, _>("seq")).transpose();
+        let seq = |row: &Option<SqliteRow>| row.as_ref().map(|row| row.try_get::<i64, _>(0)).transpose();
         let takes_opened = match (seq(&next_opened)?, seq(&next_closed)?) {
             (None, None) => break,
             (Some(opened), Some(closed)) => opened < closed,
@@ -80,7 +87,7 @@ impl Walk {
     }
 
     fn step(&mut self, row: &SqliteRow, opened: bool) -> Result<Option<Verification>, StoreError> {
-        let seq: i64 = row.try_get("seq")?;
+        let seq: i64 = row.try_get(0)?;
         let broken = |problem: String| Ok(Some(Verification::Broken { seq, problem }));
         if seq != self.seq + 1 {
             return broken(format!("event {} is missing", self.seq + 1));
@@ -91,7 +98,7 @@ impl Walk {
             Err(error) => return broken(error.to_string()),
         };
         let hash = event_hash(&self.hash, seq, &event);
-        if row.try_get::<Vec<u8>, _>("hash")? != hash {
+        if row.try_get::<&[u8], _>(1)? != hash {
             return broken("the event is not what was written, or the one before it is not".to_owned());
         }
         if let Event::Opened(event) = &event
@@ -116,35 +123,35 @@ impl Walk {
 
 fn opened_event(row: &SqliteRow) -> Result<Event, StoreError> {
     Ok(Event::Opened(Opened {
-        record: call_id(row, "record")?,
-        at: timestamp(row.try_get("at")?),
-        parent: row.try_get::<Option<Vec<u8>>, _>("parent")?.and_then(|bytes| CallId::from_bytes(&bytes)),
-        session: row.try_get::<Option<String>, _>("session")?.map(|text| text.parse()).transpose().map_err(corrupt)?,
-        principal: row.try_get("principal")?,
-        client: row.try_get("client")?,
-        kind: row.try_get::<String, _>("kind")?.into(),
-        server: row.try_get("server")?,
-        name: row.try_get("name")?,
-        arguments: row.try_get("arguments")?,
-        arguments_bytes: row.try_get::<i64, _>("arguments_bytes")?.unsigned_abs(),
-        arguments_hash: hash_column(row, "arguments_hash")?,
-        trace: row.try_get("trace")?,
+        record: call_id(row, 2)?,
+        at: timestamp(row.try_get(3)?),
+        parent: row.try_get::<Option<&[u8]>, _>(4)?.and_then(|bytes| CallId::from_bytes(bytes)),
+        session: row.try_get::<Option<String>, _>(5)?.map(|text| text.parse()).transpose().map_err(corrupt)?,
+        principal: row.try_get(6)?,
+        client: row.try_get(7)?,
+        kind: row.try_get::<String, _>(8)?.into(),
+        server: row.try_get(9)?,
+        name: row.try_get(10)?,
+        arguments: row.try_get(11)?,
+        arguments_bytes: row.try_get::<i64, _>(12)?.unsigned_abs(),
+        arguments_hash: hash_column(row, 13)?,
+        trace: row.try_get(14)?,
     }))
 }
 
 fn closed_event(row: &SqliteRow) -> Result<Event, StoreError> {
     Ok(Event::Closed(Closed {
-        record: call_id(row, "record")?,
-        at: timestamp(row.try_get("at")?),
-        duration_micros: row.try_get::<i64, _>("duration")?.unsigned_abs(),
-        status: row.try_get::<String, _>("status")?.into(),
-        error: row.try_get("error")?,
-        result: row.try_get("result")?,
-        result_bytes: row.try_get::<i64, _>("result_bytes")?.unsigned_abs(),
-        result_hash: hash_column(row, "result_hash")?,
+        record: call_id(row, 2)?,
+        at: timestamp(row.try_get(3)?),
+        duration_micros: row.try_get::<i64, _>(4)?.unsigned_abs(),
+        status: row.try_get::<String, _>(5)?.into(),
+        error: row.try_get(6)?,
+        result: row.try_get(7)?,
+        result_bytes: row.try_get::<i64, _>(8)?.unsigned_abs(),
+        result_hash: hash_column(row, 9)?,
     }))
 }
 
-fn hash_column(row: &SqliteRow, column: &str) -> Result<Option<[u8; 32]>, StoreError> {
-    Ok(row.try_get::<Option<Vec<u8>>, _>(column)?.and_then(|bytes| bytes.try_into().ok()))
+fn hash_column(row: &SqliteRow, column: usize) -> Result<Option<[u8; 32]>, StoreError> {
+    Ok(row.try_get::<Option<&[u8]>, _>(column)?.and_then(|bytes| bytes.try_into().ok()))
 }
