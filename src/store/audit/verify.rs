@@ -125,7 +125,7 @@ fn opened_event(row: &SqliteRow) -> Result<Event, StoreError> {
     Ok(Event::Opened(Opened {
         record: call_id(row, 2)?,
         at: timestamp(row.try_get(3)?),
-        parent: row.try_get::<Option<&[u8]>, _>(4)?.and_then(|bytes| CallId::from_bytes(bytes)),
+        parent: row.try_get::<Option<&[u8]>, _>(4)?.and_then(CallId::from_bytes),
         session: row.try_get::<Option<String>, _>(5)?.map(|text| text.parse()).transpose().map_err(corrupt)?,
         principal: row.try_get(6)?,
         client: row.try_get(7)?,
