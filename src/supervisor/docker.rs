@@ -8,6 +8,7 @@
 mod container;
 mod image;
 mod mounts;
+mod network;
 
 use std::{
     collections::HashMap,
@@ -19,16 +20,16 @@ use std::{
 use bollard::{
     API_DEFAULT_VERSION, Docker,
     errors::Error as ApiError,
-    models::{NetworkCreateRequest, VolumeCreateRequest},
+    models::VolumeCreateRequest,
     query_parameters::{
-        InspectNetworkOptions, ListContainersOptions, ListNetworksOptions, ListVolumesOptions, RemoveContainerOptions,
-        RemoveVolumeOptions,
+        ListContainersOptions, ListNetworksOptions, ListVolumesOptions, RemoveContainerOptions, RemoveVolumeOptions,
     },
 };
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, Semaphore};
 
 pub(crate) use container::Container;
 use mounts::MountError;
+use network::Networks;
 
 use super::{backing::Streams, launch::ContainerLaunch, tail::Tail};
 use crate::{
@@ -48,6 +49,9 @@ const SOCKETS: [&str; 2] = ["/var/run/docker.sock", "/run/podman/podman.sock"];
 
 const REQUEST_SECONDS_MAX: u64 = 120;
 
+/// Containers that are started or removed at a time: an engine that is asked for more does each of them later.
+const AT_ONCE_MAX: usize = 8;
+
 /// The container engine of this machine.
 pub(crate) struct Engine {
     address: Option<String>,
@@ -58,7 +62,8 @@ pub(crate) struct Engine {
     pull_max: Duration,
     /// Set once what an earlier broker left is removed.
     swept: OnceCell<()>,
-    networks: tokio::sync::Mutex<()>,
+    networks: Networks,
+    starts: Semaphore,
     tasks: Tasks,
 }
 
@@ -87,6 +92,10 @@ pub enum DockerError {
     Mount(#[from] MountError),
     #[error("it wants to reach {}, and the operator has closed the network (containers.block_network)", .hosts.join(", "))]
     NetworkBlocked { hosts: Vec<String> },
+    #[error(
+        "the container engine has no addresses left for another network: end sessions that are not used, or give the engine more (`default-address-pools` in its settings)"
+    )]
+    NoAddresses,
     #[error("the broker stopped while it was started")]
     Cut,
     #[error("the container engine could not {what}")]
@@ -111,7 +120,8 @@ impl Engine {
             pulls: Mutex::default(),
             pull_max,
             swept: OnceCell::new(),
-            networks: tokio::sync::Mutex::default(),
+            networks: Networks::default(),
+            starts: Semaphore::new(AT_ONCE_MAX),
             tasks: tasks.clone(),
         }
     }
@@ -152,23 +162,6 @@ impl Engine {
     fn name(&self, session: Option<&SessionId>, what: &str) -> String {
         let owner = fingerprint(session.map_or("shared", SessionId::as_str), 12);
         format!("mcp-broker-{}-{owner}{what}", self.folder)
-    }
-
-    /// The network that a session's containers share with each other and with nobody else's.
-    async fn network(&self, session: Option<&SessionId>) -> Result<String, DockerError> {
-        let name = self.name(session, "");
-        let docker = self.docker().await?;
-        // An engine lets two networks have one name.
-        let _one_at_a_time = self.networks.lock().await;
-        match docker.inspect_network(&name, None::<InspectNetworkOptions>).await {
-            Ok(_) => return Ok(name),
-            Err(ApiError::DockerResponseServerError { status_code: 404, .. }) => {}
-            Err(source) => return Err(DockerError::Api { what: "look for the session's network", source }),
-        }
-        let request =
-            NetworkCreateRequest { name: name.clone(), labels: Some(self.labels(session)), ..Default::default() };
-        docker.create_network(request).await.map_err(failed("make a network for the session"))?;
-        Ok(name)
     }
 
     /// A volume of the session's own, so that what one session's server keeps is not another's.
@@ -236,16 +229,18 @@ impl Engine {
         };
         let options = ListContainersOptions { all: true, filters: filters(), ..Default::default() };
         let containers = docker.list_containers(Some(options)).await.map_err(failed("list containers"))?;
-        let ids: Vec<String> = containers.into_iter().filter_map(|container| container.id).collect();
-        futures_util::future::join_all(ids.iter().map(|id| remove_container(docker, id))).await;
+        let ids: Vec<String> = containers.iter().filter_map(|container| container.id.clone()).collect();
+        for some in ids.chunks(AT_ONCE_MAX) {
+            futures_util::future::join_all(some.iter().map(|id| remove_container(docker, id))).await;
+        }
+        let names: Vec<&str> =
+            containers.iter().flat_map(|container| container.names.iter().flatten()).map(String::as_str).collect();
         let networks = docker
             .list_networks(Some(ListNetworksOptions { filters: filters() }))
             .await
             .map_err(failed("list networks"))?;
-        for name in networks.into_iter().filter_map(|network| network.name) {
-            if let Err(error) = docker.remove_network(&name).await {
-                tracing::warn!(%error, name, "a network was not removed");
-            }
+        for network in networks.into_iter().filter_map(|network| network.name) {
+            self.remove_network(&network, &names).await;
         }
         if volumes {
             let found = docker
@@ -319,6 +314,7 @@ impl Engine {
                 image: launch.image.clone(),
                 problem: format!("it was not there within {} s", engine.pull_max.as_secs()),
             })??;
+            let _turn = engine.starts.acquire().await;
             engine.run(&launch, &owner, tail).await
         });
         starting.await.unwrap_or_else(|_| Err(DockerError::Cut))

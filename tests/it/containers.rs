@@ -1,5 +1,8 @@
 //! Servers in containers, against a real engine. `make test-docker` sets the engine, the images and the registry up.
 
+mod crowd;
+mod real_images;
+
 use std::process::Command;
 
 use http::Method;
@@ -9,13 +12,34 @@ use crate::support::{Era, FixtureCatalog, TestBroker, broker::eventually, client
 
 const IMAGE: &str = "mcp-broker-test/fixture:1";
 
-/// The registry's address; without it these stories cannot be told, and say so.
-fn registry() -> Option<String> {
-    let registry = std::env::var("MCP_BROKER_TEST_DOCKER").ok();
-    if registry.is_none() {
+/// The engine for one story, which looks at everything it has, and the address of a registry.
+struct Engine {
+    registry: String,
+    _one_at_a_time: tokio::sync::MutexGuard<'static, ()>,
+}
+
+/// None without an engine: then these stories cannot be told, and say so.
+async fn engine() -> Option<Engine> {
+    static ENGINE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+    let Ok(registry) = std::env::var("MCP_BROKER_TEST_DOCKER") else {
         eprintln!("SKIPPED: no container engine is set up; `make test-docker` does that");
+        return None;
+    };
+    let engine = Engine { registry, _one_at_a_time: ENGINE.lock().await };
+    // What a story left that failed is not to fail the next one.
+    let label = "label=mcp-broker.folder";
+    for (list, remove) in [
+        (&["ps", "--all", "--quiet", "--filter", label][..], &["rm", "--force", "--volumes"][..]),
+        (&["network", "ls", "--quiet", "--filter", label], &["network", "rm"]),
+        (&["volume", "ls", "--quiet", "--filter", label], &["volume", "rm"]),
+    ] {
+        let found = docker(list);
+        let found: Vec<&str> = found.lines().collect();
+        if !found.is_empty() {
+            docker(&[remove, &found].concat());
+        }
     }
-    registry
+    Some(engine)
 }
 
 fn catalog() -> FixtureCatalog {
@@ -51,15 +75,9 @@ fn left() -> Vec<String> {
     kinds.iter().flat_map(|kind| docker(kind).lines().map(str::to_owned).collect::<Vec<_>>()).collect()
 }
 
-/// One of the stories at a time: they look at everything the engine has.
-static ENGINE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
-
 #[tokio::test]
 async fn a_container_is_added_used_and_removed_with_all_it_had() {
-    if registry().is_none() {
-        return;
-    }
-    let _engine = ENGINE.lock().await;
+    let Some(_engine) = engine().await else { return };
     let broker = TestBroker::with(catalog()).containers(|_| ()).start().await;
     let client = broker.connect(Era::Modern).await;
     let added = client.ok("mcp-add", json!({"name": "box"})).await.structured_content.unwrap();
@@ -89,10 +107,7 @@ async fn a_container_is_added_used_and_removed_with_all_it_had() {
 
 #[tokio::test]
 async fn secrets_reach_the_container_and_nothing_else_shows_them() {
-    if registry().is_none() {
-        return;
-    }
-    let _engine = ENGINE.lock().await;
+    let Some(_engine) = engine().await else { return };
     let broker = TestBroker::with(catalog()).containers(|_| ()).start().await;
     let client = broker.connect(Era::Legacy).await;
     client.ok("mcp-add", json!({"name": "keyed", "config": {"box.key": "hunter2-hunter2"}})).await;
@@ -109,8 +124,8 @@ async fn secrets_reach_the_container_and_nothing_else_shows_them() {
 
 #[tokio::test]
 async fn what_cannot_run_says_why() {
-    let Some(registry) = registry() else { return };
-    let _engine = ENGINE.lock().await;
+    let Some(engine) = engine().await else { return };
+    let registry = &engine.registry;
     let absent = catalog().image("absent", &format!("{registry}/nothing:1"), "");
     let broker = TestBroker::with(absent).containers(|_| ()).start().await;
     let client = broker.connect(Era::Legacy).await;
@@ -137,8 +152,8 @@ async fn what_cannot_run_says_why() {
 
 #[tokio::test]
 async fn an_image_is_pulled_once_with_progress_and_may_be_refused() {
-    let Some(registry) = registry() else { return };
-    let _engine = ENGINE.lock().await;
+    let Some(engine) = engine().await else { return };
+    let registry = &engine.registry;
     let image = format!("{registry}/fixture:1");
     let catalog = || FixtureCatalog::new().image("far", &image, "");
     docker(&["rmi", "--force", &image]);
@@ -162,10 +177,7 @@ async fn an_image_is_pulled_once_with_progress_and_may_be_refused() {
 
 #[tokio::test]
 async fn only_folders_the_operator_allows_are_mounted() {
-    if registry().is_none() {
-        return;
-    }
-    let _engine = ENGINE.lock().await;
+    let Some(_engine) = engine().await else { return };
     let folder = tempfile::tempdir().unwrap();
     let allowed = folder.path().canonicalize().unwrap();
     let broker =
@@ -184,10 +196,7 @@ async fn only_folders_the_operator_allows_are_mounted() {
 
 #[tokio::test]
 async fn a_container_that_is_killed_fails_its_call_and_comes_back() {
-    if registry().is_none() {
-        return;
-    }
-    let _engine = ENGINE.lock().await;
+    let Some(_engine) = engine().await else { return };
     let broker = TestBroker::with(catalog()).containers(|_| ()).start().await;
     let client = broker.connect(Era::Legacy).await;
     for name in ["stubborn", "banner"] {
@@ -208,10 +217,7 @@ async fn a_container_that_is_killed_fails_its_call_and_comes_back() {
 
 #[tokio::test]
 async fn what_a_session_keeps_in_a_volume_is_its_own_and_ends_with_it() {
-    if registry().is_none() {
-        return;
-    }
-    let _engine = ENGINE.lock().await;
+    let Some(_engine) = engine().await else { return };
     let broker = TestBroker::with(catalog()).containers(|_| ()).start().await;
     let (one, other) = (broker.connect(Era::Legacy).await, broker.connect(Era::Legacy).await);
     for client in [&one, &other] {
@@ -230,10 +236,7 @@ async fn what_a_session_keeps_in_a_volume_is_its_own_and_ends_with_it() {
 
 #[tokio::test]
 async fn twenty_containers_of_a_killed_broker_are_removed_when_it_starts_again() {
-    if registry().is_none() {
-        return;
-    }
-    let _engine = ENGINE.lock().await;
+    let Some(_engine) = engine().await else { return };
     let home = Home::with(&catalog());
     let broker = home.serve().await;
     let clients = futures_util::future::join_all((0..10).map(|_| broker.connect(Era::Legacy))).await;

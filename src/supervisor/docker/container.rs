@@ -1,6 +1,6 @@
 //! One container: made, attached to, started, stopped, removed.
 
-use std::{pin::Pin, time::Duration};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use bollard::{
     Docker,
@@ -19,6 +19,7 @@ use tokio_util::either::Either;
 use super::{
     DockerError, Engine, Owner, SERVER, failed,
     mounts::{self, Source},
+    network::NetworkUse,
     remove_container,
 };
 use crate::{
@@ -40,20 +41,22 @@ pub(crate) struct Container {
     memory_bytes: u64,
     tail: Tail,
     tasks: Tasks,
+    network: Option<NetworkUse>,
     removed: bool,
 }
 
 impl Engine {
     /// Starts a container from an image that is here.
     pub(super) async fn run(
-        &self,
+        self: &Arc<Self>,
         launch: &ContainerLaunch,
         owner: &Owner,
         tail: Tail,
     ) -> Result<(Container, Streams), DockerError> {
         let docker = self.docker().await?;
         let bounds = self.settings.bounds(&owner.server);
-        let body = self.body(launch, owner, &bounds).await?;
+        let network = self.network_of(launch, owner).await?;
+        let body = self.body(launch, owner, &bounds, network.as_ref()).await?;
         let made = docker
             .create_container(None::<CreateContainerOptions>, body)
             .await
@@ -64,6 +67,7 @@ impl Engine {
             memory_bytes: bounds.memory_bytes,
             tail: tail.clone(),
             tasks: self.tasks.clone(),
+            network,
             removed: false,
         };
         let options =
@@ -84,6 +88,7 @@ impl Engine {
         launch: &ContainerLaunch,
         owner: &Owner,
         bounds: &ContainerBounds,
+        network: Option<&NetworkUse>,
     ) -> Result<ContainerCreateBody, DockerError> {
         let mut labels = self.labels(owner.session.as_ref());
         labels.insert(SERVER.to_owned(), owner.server.to_string());
@@ -108,7 +113,7 @@ impl Engine {
                 memory: Some(i64::try_from(bounds.memory_bytes).unwrap_or(i64::MAX)),
                 memory_swap: Some(i64::try_from(bounds.memory_bytes).unwrap_or(i64::MAX)),
                 pids_limit: Some(i64::from(bounds.pids_max)),
-                network_mode: Some(self.network_mode(launch, owner).await?),
+                network_mode: Some(network.map_or("none", NetworkUse::name).to_owned()),
                 mounts: Some(self.mounts(launch, owner).await?),
                 extra_hosts: Some(launch.extra_hosts.clone()),
                 restart_policy: Some(RestartPolicy {
@@ -122,17 +127,19 @@ impl Engine {
         })
     }
 
-    async fn network_mode(&self, launch: &ContainerLaunch, owner: &Owner) -> Result<String, DockerError> {
-        if launch.disable_network {
-            return Ok("none".to_owned());
+    /// The network it is to be on; none for one that may reach nothing.
+    async fn network_of(
+        self: &Arc<Self>,
+        launch: &ContainerLaunch,
+        owner: &Owner,
+    ) -> Result<Option<NetworkUse>, DockerError> {
+        if launch.disable_network || (self.settings.block_network && launch.allow_hosts.is_empty()) {
+            return Ok(None);
         }
-        if !self.settings.block_network {
-            return self.network(owner.session.as_ref()).await;
+        if self.settings.block_network {
+            return Err(DockerError::NetworkBlocked { hosts: launch.allow_hosts.clone() });
         }
-        if launch.allow_hosts.is_empty() {
-            return Ok("none".to_owned());
-        }
-        Err(DockerError::NetworkBlocked { hosts: launch.allow_hosts.clone() })
+        self.network(owner.session.as_ref()).await.map(Some)
     }
 
     async fn mounts(&self, launch: &ContainerLaunch, owner: &Owner) -> Result<Vec<Mount>, DockerError> {
@@ -229,8 +236,11 @@ impl Container {
 impl Drop for Container {
     fn drop(&mut self) {
         if !self.removed {
-            let (docker, id) = (self.docker.clone(), std::mem::take(&mut self.id));
-            drop(self.tasks.spawn(async move { remove_container(&docker, &id).await }));
+            let (docker, id, network) = (self.docker.clone(), std::mem::take(&mut self.id), self.network.take());
+            drop(self.tasks.spawn(async move {
+                remove_container(&docker, &id).await;
+                drop(network);
+            }));
         }
     }
 }
