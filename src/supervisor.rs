@@ -14,6 +14,7 @@ pub mod instance;
 pub mod launch;
 pub mod orphans;
 mod oversized;
+mod per_call;
 mod process;
 mod remote;
 mod sse;
@@ -159,11 +160,10 @@ impl Supervisor {
     /// A sentence on what is missing.
     pub fn usable(&self, run: &Runnable) -> Result<(), String> {
         match run {
-            Runnable::Container(_) => match self.connector.engine.address() {
+            Runnable::Container(_) | Runnable::ContainerPerCall(_) => match self.connector.engine.address() {
                 Some(_) => Ok(()),
                 None => Err("container engine (Docker or Podman)".to_owned()),
             },
-            Runnable::ContainerPerCall => Err("way to run a container for each call yet".to_owned()),
             Runnable::Package(package) => {
                 if self.connector.installer.is_installed(package) {
                     return Ok(());

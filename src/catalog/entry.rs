@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::{config_schema::ConfigSchema, template};
 use crate::ids::{ServerName, fingerprint};
@@ -31,7 +31,7 @@ pub struct Entry {
 }
 
 /// A tool the catalog knows of before the server has run.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct EntryTool {
     pub name: String,
     #[serde(default)]
@@ -83,20 +83,33 @@ fn text_of_scalar<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<S
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Runnable {
     Container(ContainerSpec),
-    /// One container for each call.
-    ContainerPerCall,
+    /// One container for each call of these tools.
+    ContainerPerCall(Vec<PerCallTool>),
     Package(PackageSpec),
     Command(CommandSpec),
     Remote(RemoteSpec),
 }
 
 impl Runnable {
+    /// The images it is run from.
+    #[must_use]
+    pub fn images(&self) -> Vec<&str> {
+        let mut images: Vec<&str> = match self {
+            Self::Container(container) => vec![&container.image],
+            Self::ContainerPerCall(tools) => tools.iter().map(|tool| tool.container.image.as_str()).collect(),
+            Self::Package(_) | Self::Command(_) | Self::Remote(_) => Vec::new(),
+        };
+        images.sort_unstable();
+        images.dedup();
+        images
+    }
+
     /// The word for it in answers and records.
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Container(_) => "container",
-            Self::ContainerPerCall => "container-per-call",
+            Self::ContainerPerCall(_) => "container-per-call",
             Self::Package(package) => package.registry.word(),
             Self::Command(_) => "command",
             Self::Remote(_) => "remote",
@@ -115,6 +128,49 @@ pub struct ContainerSpec {
     pub disable_network: bool,
     pub allow_hosts: Vec<String>,
     pub extra_hosts: Vec<String>,
+}
+
+/// A tool that is a program in a container of its own. The container's templates are filled in from the call's arguments.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PerCallTool {
+    pub name: String,
+    pub description: String,
+    /// JSON Schema of the arguments, which are an object.
+    pub parameters: Map<String, Value>,
+    pub container: ContainerSpec,
+}
+
+impl PerCallTool {
+    /// The value at a template's path in a call's arguments.
+    #[must_use]
+    pub fn lookup(arguments: &Value, path: &str) -> Option<Value> {
+        value_at(arguments, path)
+    }
+
+    /// What is wrong with its templates: malformed ones, and arguments that its parameters do not offer.
+    #[must_use]
+    pub fn template_problems(&self) -> Vec<String> {
+        let spec = &self.container;
+        let offered = self.parameters.get("properties").and_then(Value::as_object);
+        let mut problems = Vec::new();
+        for text in spec.command.iter().chain(&spec.volumes).chain(&spec.user) {
+            match template::paths(text) {
+                Err(error) => problems.push(error.to_string()),
+                Ok(paths) => problems.extend(
+                    paths
+                        .into_iter()
+                        .filter(|path| {
+                            let first = path.split('.').next().unwrap_or(path);
+                            !offered.is_some_and(|offered| offered.contains_key(path) || offered.contains_key(first))
+                        })
+                        .map(|path| format!("a template uses `{path}`, which the parameters do not offer")),
+                ),
+            }
+        }
+        problems.sort();
+        problems.dedup();
+        problems
+    }
 }
 
 /// A package that is installed once and then started directly.
@@ -241,7 +297,7 @@ impl Entry {
             Runnable::Command(command) => {
                 command.arguments.iter().chain(command.env.values()).map(String::as_str).collect()
             }
-            Runnable::Remote(_) | Runnable::ContainerPerCall => Vec::new(),
+            Runnable::Remote(_) | Runnable::ContainerPerCall(_) => Vec::new(),
         });
         env.chain(runs)
     }

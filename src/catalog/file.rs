@@ -9,13 +9,13 @@
 use std::{collections::BTreeMap, fmt, path::Path, sync::Arc};
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
     config_schema::ConfigSchema,
     entry::{
-        CommandSpec, ContainerSpec, Entry, EntryTool, EnvSpec, PackageSpec, RemoteSpec, RemoteTransport, Runnable,
-        SecretSpec,
+        CommandSpec, ContainerSpec, Entry, EntryTool, EnvSpec, PackageSpec, PerCallTool, RemoteSpec, RemoteTransport,
+        Runnable, SecretSpec,
     },
     template,
 };
@@ -292,7 +292,7 @@ impl Reader {
     fn runs(&mut self, name: &str, raw: &RawEntry) -> Vec<Runnable> {
         let mut runs = Vec::new();
         if raw.kind.as_deref() == Some("poci") {
-            runs.push(Runnable::ContainerPerCall);
+            runs.extend(self.per_call(name, raw));
         } else if let Some(image) = raw.image.as_ref().filter(|image| !image.is_empty()) {
             runs.push(Runnable::Container(container(image, raw)));
         } else if let Some((program, arguments)) = raw.command.split_first() {
@@ -310,6 +310,44 @@ impl Reader {
             self.warning(name, "type", format!("`{kind}` is not a type (server, remote, poci)"));
         }
         runs
+    }
+
+    fn per_call(&mut self, name: &str, raw: &RawEntry) -> Option<Runnable> {
+        let mut tools = Vec::new();
+        for (index, tool) in raw.tools.iter().enumerate() {
+            let Some(container) = tool.container.clone().filter(|container| !container.image.is_empty()) else {
+                self.warning(name, &format!("tools[{index}]"), "has no `container` with an `image`: it is left out");
+                continue;
+            };
+            let parameters = match tool.parameters.clone() {
+                None => json!({"type": "object", "properties": {}}),
+                Some(parameters) => parameters,
+            };
+            let Some(parameters) = parameters.as_object().filter(|schema| schema.get("type") == Some(&json!("object")))
+            else {
+                self.warning(
+                    name,
+                    &format!("tools[{index}].parameters"),
+                    "is not the schema of an object: the tool is left out",
+                );
+                continue;
+            };
+            let tool = PerCallTool {
+                name: tool.name.clone(),
+                description: displayable(&tool.description, DESCRIPTION_CHARACTERS_MAX),
+                parameters: parameters.clone(),
+                container,
+            };
+            for problem in tool.template_problems() {
+                self.warning(name, &format!("tools[{index}].container"), problem);
+            }
+            tools.push(tool);
+        }
+        if tools.is_empty() {
+            self.error(name, "tools", "a poci entry needs tools, each with a `container` that has an `image`");
+            return None;
+        }
+        Some(Runnable::ContainerPerCall(tools))
     }
 
     fn remote(&mut self, name: &str, raw: &RawRemote, oauth: bool) -> Option<RemoteSpec> {
@@ -379,6 +417,8 @@ registry:
   bad-url: {remote: {url: "ftp://example.com"}}
   typo: {image: x, secrtes: []}
   template: {image: x, command: ["{{template.none}}"]}
+  no-tools: {type: poci, tools: [{name: a}]}
+  tools: {type: poci, tools: [{name: a, parameters: {type: array}, container: {image: x}}, {name: b, container: {image: x, command: ["{{args|into}}"]}}]}
   "": {image: x}
 "#;
         insta::assert_snapshot!(problems(yaml).join("\n"), @r"
@@ -386,11 +426,15 @@ registry:
         c.yaml: bad-secret: secrets[0]: missing field `env`
         c.yaml: bad-transport: remote.transport_type: `carrier-pigeon` is not one of streamable-http, sse
         c.yaml: bad-url: remote.url: `ftp://example.com` is not an http or https URL
+        c.yaml: no-tools: tools[0]: has no `container` with an `image`: it is left out
+        c.yaml: no-tools: tools: a poci entry needs tools, each with a `container` that has an `image`
         c.yaml: nothing: says no way to run it: needs an image, packages, a command or a remote
         c.yaml: template: config: a template uses `template.none`, which the config does not offer
+        c.yaml: tools: tools[0].parameters: is not the schema of an object: the tool is left out
+        c.yaml: tools: tools[1].container: a template uses `args`, which the parameters do not offer
         c.yaml: typo: secrtes: is not a field of an entry (title, description, type, image, command, volumes, user, env, secrets, config, remote, packages, tools, metadata, longLived, shared, disableNetwork, allowHosts, extraHosts, oauth)
         ");
-        assert_eq!(parse("c.yaml", yaml).unwrap().entries.len(), 3);
+        assert_eq!(parse("c.yaml", yaml).unwrap().entries.len(), 4);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What a connection over byte streams stands on: a process, or a container.
+//! What a connection over byte streams stands on: a process, a container, or what runs a container for each call.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use tokio::{
 };
 use tokio_util::either::Either;
 
-use super::{docker::Container, process, process::Process, tail::Tail};
+use super::{docker::Container, per_call::Runner, process, process::Process, tail::Tail};
 
 /// A server's output.
 pub(crate) type Output = Either<ChildStdout, ReadHalf<SimplexStream>>;
@@ -19,6 +19,7 @@ pub(crate) type Streams = (Output, Box<dyn AsyncWrite + Send + Unpin>);
 pub(crate) enum Backing {
     Process(Process),
     Container(Container),
+    PerCall(Runner),
 }
 
 impl Backing {
@@ -26,6 +27,7 @@ impl Backing {
         match self {
             Self::Process(process) => process.tail(),
             Self::Container(container) => container.tail(),
+            Self::PerCall(runner) => runner.tail(),
         }
     }
 
@@ -34,6 +36,7 @@ impl Backing {
         match self {
             Self::Process(process) => process.exited(limit).await.map(|status| process::describe(Some(status))),
             Self::Container(container) => container.exited(limit).await,
+            Self::PerCall(_) => None,
         }
     }
 
@@ -42,6 +45,7 @@ impl Backing {
         match self {
             Self::Process(process) => process::describe(process.stop(grace).await),
             Self::Container(container) => container.stop(grace).await,
+            Self::PerCall(runner) => runner.stop(grace).await,
         }
     }
 }

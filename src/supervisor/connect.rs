@@ -22,7 +22,8 @@ use super::{
     calls::Calls,
     docker::{DockerError, Engine, Owner},
     install::{InstallError, Installer},
-    launch::{ContainerLaunch, Launch, ProcessLaunch, Program, RemoteLaunch},
+    launch::{ContainerLaunch, Launch, PerCallLaunch, ProcessLaunch, Program, RemoteLaunch},
+    per_call::Runner,
     process::{Executable, Process, SpawnError},
     remote::{self, RemoteError},
     sse::{SseConnectError, SseTransport, Surroundings},
@@ -127,6 +128,10 @@ impl Connector {
                 self.over_streams(attempt, &Run::Process(launch, &executable)).await
             }
             Launch::Container(launch) => self.over_streams(attempt, &Run::Container(launch)).await,
+            Launch::PerCall(launch) => {
+                let run = Run::PerCall(launch);
+                self.started(attempt, &run, Some(Era::Legacy)).await.map_err(Probed::into_error)
+            }
             Launch::Remote(launch) => match launch.transport {
                 RemoteTransport::StreamableHttp => self.streamable(attempt, launch).await,
                 RemoteTransport::Sse => self.sse(attempt, launch).await,
@@ -169,6 +174,15 @@ impl Connector {
                     attempt.server.as_str().into(),
                 )?;
                 Ok((Backing::Process(process), (Either::Left(stdout), Box::new(stdin))))
+            }
+            Run::PerCall(launch) => {
+                for image in launch.images() {
+                    self.engine.fetch(image, attempt.link).await?;
+                }
+                let owner = Owner { session: attempt.session.cloned(), server: attempt.server.clone() };
+                let (runner, streams) =
+                    Runner::start(self.engine.clone(), owner, (*launch).clone(), &self.limits, tail);
+                Ok((Backing::PerCall(runner), streams))
             }
             Run::Container(launch) => {
                 let owner = Owner { session: attempt.session.cloned(), server: attempt.server.clone() };
@@ -319,6 +333,7 @@ impl Connector {
 enum Run<'a> {
     Process(&'a ProcessLaunch, &'a Executable),
     Container(&'a ContainerLaunch),
+    PerCall(&'a PerCallLaunch),
 }
 
 /// A failed attempt, or one that is to be made again in the older way.

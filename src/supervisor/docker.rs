@@ -27,14 +27,14 @@ use bollard::{
 };
 use tokio::sync::{OnceCell, Semaphore};
 
-pub(crate) use container::Container;
+pub(crate) use container::{Container, End};
 use mounts::MountError;
 use network::Networks;
 
 use super::{backing::Streams, launch::ContainerLaunch, tail::Tail};
 use crate::{
     caller::Link,
-    config::ContainerSettings,
+    config::{ContainerSettings, Pull},
     ids::{ServerName, SessionId, fingerprint},
     lifecycle::Tasks,
 };
@@ -308,16 +308,42 @@ impl Engine {
     ) -> Result<(Container, Streams), DockerError> {
         let (engine, launch, link) = (self.clone(), launch.clone(), link.clone());
         let starting = self.tasks.spawn(async move {
-            engine.swept().await;
-            let pulled = tokio::time::timeout(engine.pull_max, engine.image(&launch.image, &link));
-            pulled.await.map_err(|_| DockerError::Pull {
-                image: launch.image.clone(),
-                problem: format!("it was not there within {} s", engine.pull_max.as_secs()),
-            })??;
-            let _turn = engine.starts.acquire().await;
+            engine.fetched(&launch.image, engine.settings.pull, &link).await?;
             engine.run(&launch, &owner, tail).await
         });
         starting.await.unwrap_or_else(|_| Err(DockerError::Cut))
+    }
+
+    /// Starts a container whose image was fetched before; if it is gone since, it is pulled again.
+    pub(crate) async fn start_again(
+        self: &Arc<Self>,
+        launch: ContainerLaunch,
+        owner: Owner,
+        tail: Tail,
+    ) -> Result<(Container, Streams), DockerError> {
+        let engine = self.clone();
+        let starting = self.tasks.spawn(async move {
+            let pull = if engine.settings.pull == Pull::Never { Pull::Never } else { Pull::Missing };
+            engine.fetched(&launch.image, pull, &Link::closed()).await?;
+            engine.run(&launch, &owner, tail).await
+        });
+        starting.await.unwrap_or_else(|_| Err(DockerError::Cut))
+    }
+
+    /// Has an image here, pulled if the operator's settings say so. It goes on when nobody waits for it any more.
+    pub(crate) async fn fetch(self: &Arc<Self>, image: &str, link: &Link) -> Result<(), DockerError> {
+        let (engine, image, link) = (self.clone(), image.to_owned(), link.clone());
+        let fetching = self.tasks.spawn(async move { engine.fetched(&image, engine.settings.pull, &link).await });
+        fetching.await.unwrap_or(Err(DockerError::Cut))
+    }
+
+    async fn fetched(&self, image: &str, pull: Pull, link: &Link) -> Result<(), DockerError> {
+        self.swept().await;
+        let pulled = tokio::time::timeout(self.pull_max, self.image(image, pull, link));
+        pulled.await.map_err(|_| DockerError::Pull {
+            image: image.to_owned(),
+            problem: format!("it was not there within {} s", self.pull_max.as_secs()),
+        })?
     }
 
     fn pull_lock(&self, image: &str) -> Arc<tokio::sync::Mutex<()>> {

@@ -14,12 +14,19 @@ use serde_json::Value;
 use crate::{
     catalog::{
         entry::{
-            CommandSpec, ContainerSpec, Entry, PackageSpec, RemoteSpec, RemoteTransport, Runnable, expand_variables,
+            CommandSpec, ContainerSpec, Entry, PackageSpec, PerCallTool, RemoteSpec, RemoteTransport, Runnable,
+            expand_variables,
         },
         template::{self, TemplateError},
     },
     secrets::SecretValue,
 };
+
+/// The longest argument or variable, with its name, that Linux starts a program with.
+const TEXT_BYTES_MAX: usize = (128 << 10) - 1;
+
+/// What Linux starts a program with at most, by default, with room left for what is not ours.
+const ALL_BYTES_MAX: usize = 1 << 20;
 
 /// What `{{broker.folder}}` is in a container.
 const CONTAINER_FOLDER: &str = "/tmp";
@@ -29,6 +36,7 @@ const CONTAINER_FOLDER: &str = "/tmp";
 pub enum Launch {
     Process(ProcessLaunch),
     Container(ContainerLaunch),
+    PerCall(PerCallLaunch),
     Remote(RemoteLaunch),
 }
 
@@ -65,6 +73,14 @@ pub struct ContainerLaunch {
     pub extra_hosts: Vec<String>,
 }
 
+/// Tools that are a container for each call.
+#[derive(Clone)]
+pub struct PerCallLaunch {
+    pub tools: Vec<PerCallTool>,
+    /// What every container is given.
+    pub environment: BTreeMap<String, SecretValue>,
+}
+
 /// A server somewhere else.
 #[derive(Clone)]
 pub struct RemoteLaunch {
@@ -98,6 +114,16 @@ impl fmt::Debug for ContainerLaunch {
     }
 }
 
+impl fmt::Debug for PerCallLaunch {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("PerCallLaunch")
+            .field("tools", &self.tools.len())
+            .field("environment", &self.environment.keys().collect::<Vec<_>>())
+            .finish()
+    }
+}
+
 impl fmt::Debug for RemoteLaunch {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
@@ -114,8 +140,12 @@ impl fmt::Debug for RemoteLaunch {
 pub enum LaunchError {
     #[error("the catalog entry has a bad template")]
     Template(#[from] TemplateError),
-    #[error("it runs one container for each call, which this broker does not do yet")]
-    ContainerPerCall,
+    #[error("{what} is {bytes} bytes long, and no program takes more than {TEXT_BYTES_MAX}: use a shorter value")]
+    TooLong { what: String, bytes: usize },
+    #[error(
+        "its arguments and environment are {bytes} bytes long together, and no program takes more than {ALL_BYTES_MAX}"
+    )]
+    TooMuch { bytes: usize },
 }
 
 /// What fills in an entry.
@@ -131,15 +161,56 @@ pub struct Inputs<'a> {
 ///
 /// # Errors
 ///
-/// When a template is malformed, or there is no backend for `run`.
+/// When a template is malformed, or what comes of it is more than a program takes.
 pub fn plan(entry: &Entry, run: &Runnable, inputs: &Inputs<'_>) -> Result<Launch, LaunchError> {
     match run {
         Runnable::Package(package) => process(entry, inputs, package_program(package)),
         Runnable::Command(command) => process(entry, inputs, command_program(command)),
         Runnable::Remote(remote) => Ok(Launch::Remote(remote_launch(remote, inputs))),
-        Runnable::Container(container) => self::container(entry, container, inputs),
-        Runnable::ContainerPerCall => Err(LaunchError::ContainerPerCall),
+        Runnable::Container(container) => {
+            let lookup = |path: &str| entry.lookup(inputs.config, CONTAINER_FOLDER, path);
+            let environment = environment(entry, inputs, &lookup)?;
+            Ok(Launch::Container(self::container(container, environment, &lookup)?))
+        }
+        Runnable::ContainerPerCall(tools) => {
+            let lookup = |path: &str| entry.lookup(inputs.config, CONTAINER_FOLDER, path);
+            let environment = environment(entry, inputs, &lookup)?;
+            Ok(Launch::PerCall(PerCallLaunch { tools: tools.clone(), environment }))
+        }
     }
+}
+
+impl PerCallLaunch {
+    /// The images of its tools.
+    pub fn images(&self) -> impl Iterator<Item = &str> {
+        self.tools.iter().map(|tool| tool.container.image.as_str())
+    }
+
+    /// The container for one call of `tool`.
+    ///
+    /// # Errors
+    ///
+    /// As [`plan`].
+    pub fn call(&self, tool: &PerCallTool, arguments: &Value) -> Result<ContainerLaunch, LaunchError> {
+        let lookup = |path: &str| PerCallTool::lookup(arguments, path);
+        container(&tool.container, self.environment.clone(), &lookup)
+    }
+}
+
+/// Refuses what no program can be started with, before an engine or a kernel does so less plainly.
+fn startable(arguments: &[String], environment: &BTreeMap<String, SecretValue>) -> Result<(), LaunchError> {
+    let arguments = arguments.iter().map(|argument| ("an argument".to_owned(), argument.len()));
+    let variables = environment
+        .iter()
+        .map(|(name, value)| (format!("the variable `{name}`"), name.len() + 1 + value.reveal().len()));
+    let mut all = 0;
+    for (what, bytes) in arguments.chain(variables) {
+        if bytes > TEXT_BYTES_MAX {
+            return Err(LaunchError::TooLong { what, bytes });
+        }
+        all += bytes;
+    }
+    if all > ALL_BYTES_MAX { Err(LaunchError::TooMuch { bytes: all }) } else { Ok(()) }
 }
 
 struct ProgramSpec<'a> {
@@ -163,9 +234,11 @@ fn process(entry: &Entry, inputs: &Inputs<'_>, spec: ProgramSpec<'_>) -> Result<
     for (name, value) in spec.env {
         add_variable(&mut environment, name, value, &lookup)?;
     }
+    let arguments = template::evaluate_list(spec.arguments, &lookup)?;
+    startable(&arguments, &environment)?;
     Ok(Launch::Process(ProcessLaunch {
         program: spec.program,
-        arguments: template::evaluate_list(spec.arguments, &lookup)?,
+        arguments,
         environment,
         folder: inputs.folder.to_owned(),
     }))
@@ -183,19 +256,24 @@ fn environment(
     Ok(environment)
 }
 
-fn container(entry: &Entry, spec: &ContainerSpec, inputs: &Inputs<'_>) -> Result<Launch, LaunchError> {
-    let lookup = |path: &str| entry.lookup(inputs.config, CONTAINER_FOLDER, path);
-    let user = spec.user.as_deref().map(|user| template::evaluate_text(user, &lookup)).transpose()?;
-    Ok(Launch::Container(ContainerLaunch {
+fn container(
+    spec: &ContainerSpec,
+    environment: BTreeMap<String, SecretValue>,
+    lookup: &dyn Fn(&str) -> Option<Value>,
+) -> Result<ContainerLaunch, LaunchError> {
+    let user = spec.user.as_deref().map(|user| template::evaluate_text(user, lookup)).transpose()?;
+    let command = template::evaluate_list(&spec.command, lookup)?;
+    startable(&command, &environment)?;
+    Ok(ContainerLaunch {
         image: spec.image.clone(),
-        command: template::evaluate_list(&spec.command, &lookup)?,
-        environment: environment(entry, inputs, &lookup)?,
-        volumes: template::evaluate_list(&spec.volumes, &lookup)?,
+        command,
+        environment,
+        volumes: template::evaluate_list(&spec.volumes, lookup)?,
         user: user.filter(|user| !user.is_empty()),
         disable_network: spec.disable_network,
         allow_hosts: spec.allow_hosts.clone(),
         extra_hosts: spec.extra_hosts.clone(),
-    }))
+    })
 }
 
 /// A template is filled in from the config; other text has its `$NAME`s replaced from what is there already. Nothing is
@@ -260,6 +338,42 @@ registry:
             process.environment.iter().map(|(name, value)| format!("{name}={}", value.reveal())).collect();
         assert_eq!(environment, ["AUTH=Bearer hunter2", "KEY=hunter2", "LEVEL=3"]);
         assert!(!format!("{process:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn a_config_is_never_read_as_a_template_nor_longer_than_a_program_takes() {
+        let yaml =
+            r#"registry: {demo: {image: x, command: ["{{demo.text}}"], env: [{name: T, value: "{{demo.text}}"}]}}"#;
+        let planned = |text: &str| {
+            let entry = file::parse("c.yaml", yaml).unwrap().entries.remove(0);
+            let config = json!({"text": text});
+            let inputs = Inputs { config: &config, folder: Path::new("/"), secrets: &BTreeMap::new() };
+            plan(&entry, &entry.runs[0], &inputs)
+        };
+        let Ok(Launch::Container(container)) = planned("{{demo.text}}") else { panic!() };
+        assert_eq!(container.command, ["{{demo.text}}"]);
+        assert_eq!(container.environment["T"].reveal(), "{{demo.text}}");
+        let refused = planned(&"x".repeat(1 << 20)).unwrap_err();
+        assert!(matches!(refused, LaunchError::TooLong { bytes: 1_048_576, .. }), "{refused}");
+    }
+
+    #[test]
+    fn a_calls_arguments_fill_in_its_container() {
+        let yaml = r#"
+registry:
+  tools:
+    type: poci
+    tools:
+      - name: run
+        parameters: {type: object, properties: {args: {type: array}, path: {type: string}}}
+        container: {image: x, command: ["-c", "{{args|into}}", "{{path}}"], volumes: ["{{path}}:{{path}}"]}
+"#;
+        let Launch::PerCall(launch) = launch(yaml, &json!({}), &[]) else { panic!() };
+        let call = |arguments: Value| launch.call(&launch.tools[0], &arguments).unwrap();
+        let full = call(json!({"args": ["a b", "{{path}}", 3], "path": "/p"}));
+        assert_eq!(full.command, ["-c", "a b", "{{path}}", "3", "/p"]);
+        assert_eq!(full.volumes, ["/p:/p"]);
+        assert_eq!(call(json!({"args": "one"})).command, ["-c", "one"]);
     }
 
     #[test]

@@ -17,19 +17,21 @@ pub(crate) struct Tail {
 #[derive(Debug)]
 struct Lines {
     kept: VecDeque<String>,
+    count: u64,
     bytes: usize,
     bytes_max: usize,
 }
 
 impl Tail {
     pub(crate) fn new(bytes_max: usize) -> Self {
-        Self { lines: Arc::new(Mutex::new(Lines { kept: VecDeque::new(), bytes: 0, bytes_max })) }
+        Self { lines: Arc::new(Mutex::new(Lines { kept: VecDeque::new(), count: 0, bytes: 0, bytes_max })) }
     }
 
     /// Keeps a line.
     pub(crate) fn line(&self, line: &str) {
         let line: String = printable(line);
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.count += 1;
         lines.bytes += line.len();
         lines.kept.push_back(line);
         while lines.bytes > lines.bytes_max {
@@ -38,6 +40,11 @@ impl Tail {
                 None => break,
             }
         }
+    }
+
+    /// How many lines there have been.
+    pub(crate) fn count(&self) -> u64 {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner).count
     }
 
     /// Keeps what may be several lines.

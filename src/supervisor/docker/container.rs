@@ -45,6 +45,12 @@ pub(crate) struct Container {
     removed: bool,
 }
 
+/// How a container ended.
+pub(crate) struct End {
+    pub(crate) success: bool,
+    pub(crate) how: String,
+}
+
 impl Engine {
     /// Starts a container from an image that is here.
     pub(super) async fn run(
@@ -53,6 +59,7 @@ impl Engine {
         owner: &Owner,
         tail: Tail,
     ) -> Result<(Container, Streams), DockerError> {
+        let _turn = self.starts.acquire().await;
         let docker = self.docker().await?;
         let bounds = self.settings.bounds(&owner.server);
         let network = self.network_of(launch, owner).await?;
@@ -194,28 +201,35 @@ impl Container {
 
     /// Waits until it has ended, for at most `limit`, and says how.
     pub(crate) async fn exited(&mut self, limit: Duration) -> Option<String> {
-        tokio::time::timeout(limit, self.ended()).await.ok()
+        tokio::time::timeout(limit, self.ended()).await.ok().map(|end| end.how)
     }
 
-    async fn ended(&self) -> String {
+    /// Waits until it has ended.
+    pub(crate) async fn ended(&self) -> End {
         let mut waiting = self.docker.wait_container(&self.id, None::<WaitContainerOptions>);
         // A code other than 0 is an error to the library; what is of interest is asked for next.
         let _ = waiting.next().await;
         let inspected = self.docker.inspect_container(&self.id, None::<InspectContainerOptions>).await;
         let Some(state) = inspected.ok().and_then(|container| container.state) else {
-            return "an unknown status: the container is gone, or its engine is".to_owned();
+            let how = "an unknown status: the container is gone, or its engine is".to_owned();
+            return End { success: false, how };
         };
         let code = state.exit_code.unwrap_or_default();
-        if state.oom_killed == Some(true) {
-            return format!("code {code}: the kernel ended it for using more than {} MiB", self.memory_bytes >> 20);
-        }
-        if code == KILLED {
-            return format!("code {code}: it was killed");
-        }
-        match state.error.filter(|error| !error.is_empty()) {
-            Some(error) => format!("code {code}: {error}"),
-            None => format!("code {code}"),
-        }
+        let why = if state.oom_killed == Some(true) {
+            let mib = self.memory_bytes >> 20;
+            format!(": the kernel ended it for using more than {mib} MiB (containers.memory_bytes)")
+        } else if code == KILLED {
+            ": it was killed".to_owned()
+        } else {
+            state.error.filter(|error| !error.is_empty()).map(|error| format!(": {error}")).unwrap_or_default()
+        };
+        End { success: code == 0, how: format!("code {code}{why}") }
+    }
+
+    /// Ends and removes it now.
+    pub(crate) async fn kill(mut self) {
+        remove_container(&self.docker, &self.id).await;
+        self.removed = true;
     }
 
     /// Ends it, whose input is closed already, and removes it. Says how it ended.

@@ -13,16 +13,16 @@ use crate::{
 
 impl Engine {
     /// Has the image here. A pull's progress goes to `link`, in bytes of all layers.
-    pub(super) async fn image(&self, image: &str, link: &Link) -> Result<(), DockerError> {
-        if self.settings.pull != Pull::Always && self.has_image(image).await? {
+    pub(super) async fn image(&self, image: &str, pull: Pull, link: &Link) -> Result<(), DockerError> {
+        if pull != Pull::Always && self.has_image(image).await? {
             return Ok(());
         }
-        if self.settings.pull == Pull::Never {
+        if pull == Pull::Never {
             return Err(DockerError::PullNever { image: image.to_owned() });
         }
         let lock = self.pull_lock(image);
         let _pulling = lock.lock().await;
-        if self.settings.pull == Pull::Missing && self.has_image(image).await? {
+        if pull == Pull::Missing && self.has_image(image).await? {
             return Ok(());
         }
         self.pull(image, link).await
