@@ -64,6 +64,8 @@ pub(crate) struct Engine {
     swept: OnceCell<()>,
     networks: Networks,
     starts: Semaphore,
+    /// Containers that could not be removed, because the engine did not answer.
+    undone: Mutex<Vec<String>>,
     tasks: Tasks,
 }
 
@@ -122,6 +124,7 @@ impl Engine {
             swept: OnceCell::new(),
             networks: Networks::default(),
             starts: Semaphore::new(AT_ONCE_MAX),
+            undone: Mutex::default(),
             tasks: tasks.clone(),
         }
     }
@@ -221,6 +224,43 @@ impl Engine {
         }
     }
 
+    /// Removes a container, whatever state it is in. One that is gone already is fine.
+    async fn discard(&self, id: &str) {
+        let options = RemoveContainerOptions { v: true, force: true, link: false };
+        let removed = match self.docker().await {
+            Ok(docker) => docker.remove_container(id, Some(options)).await,
+            Err(_) => return,
+        };
+        match removed {
+            // Gone, or being removed.
+            Ok(()) | Err(ApiError::DockerResponseServerError { status_code: 404 | 409, .. }) => {}
+            Err(error) => {
+                tracing::warn!(%error, container.id = id, "a container was not removed; it will be tried again");
+                self.undone().push(id.to_owned());
+            }
+        }
+    }
+
+    /// Removes what could not be removed before.
+    async fn discard_undone(&self) {
+        let undone = std::mem::take(&mut *self.undone());
+        futures_util::future::join_all(undone.iter().map(|id| self.discard(id))).await;
+    }
+
+    fn undone(&self) -> std::sync::MutexGuard<'_, Vec<String>> {
+        self.undone.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// An engine that cannot be reached is what went wrong, whatever was asked of it.
+    fn plainly(&self, error: DockerError) -> DockerError {
+        match error {
+            DockerError::Api { source, .. } if is_lost(&source) => {
+                DockerError::Unreachable { address: self.address().unwrap_or_default().to_owned(), source }
+            }
+            other => other,
+        }
+    }
+
     async fn remove(&self, label: &str, volumes: bool) -> Result<usize, DockerError> {
         let docker = self.docker().await?;
         let filters = || {
@@ -231,7 +271,7 @@ impl Engine {
         let containers = docker.list_containers(Some(options)).await.map_err(failed("list containers"))?;
         let ids: Vec<String> = containers.iter().filter_map(|container| container.id.clone()).collect();
         for some in ids.chunks(AT_ONCE_MAX) {
-            futures_util::future::join_all(some.iter().map(|id| remove_container(docker, id))).await;
+            futures_util::future::join_all(some.iter().map(|id| self.discard(id))).await;
         }
         let names: Vec<&str> =
             containers.iter().flat_map(|container| container.names.iter().flatten()).map(String::as_str).collect();
@@ -257,14 +297,16 @@ impl Engine {
     }
 }
 
-/// Removes a container, whatever state it is in. One that is gone already is fine.
-async fn remove_container(docker: &Docker, id: &str) {
-    let options = RemoveContainerOptions { v: true, force: true, link: false };
-    match docker.remove_container(id, Some(options)).await {
-        // Gone, or being removed.
-        Ok(()) | Err(ApiError::DockerResponseServerError { status_code: 404 | 409, .. }) => {}
-        Err(error) => tracing::warn!(%error, container.id = id, "a container was not removed"),
-    }
+/// Whether it is the connection that failed, rather than the engine that refused.
+fn is_lost(error: &ApiError) -> bool {
+    matches!(
+        error,
+        ApiError::HyperLegacyError { .. }
+            | ApiError::HyperResponseError { .. }
+            | ApiError::IOError { .. }
+            | ApiError::RequestTimeoutError
+            | ApiError::SocketNotFoundError(_)
+    )
 }
 
 async fn connect(address: &str) -> Result<Docker, ApiError> {
@@ -311,7 +353,7 @@ impl Engine {
             engine.fetched(&launch.image, engine.settings.pull, &link).await?;
             engine.run(&launch, &owner, tail).await
         });
-        starting.await.unwrap_or_else(|_| Err(DockerError::Cut))
+        starting.await.unwrap_or_else(|_| Err(DockerError::Cut)).map_err(|error| self.plainly(error))
     }
 
     /// Starts a container whose image was fetched before; if it is gone since, it is pulled again.
@@ -327,18 +369,19 @@ impl Engine {
             engine.fetched(&launch.image, pull, &Link::closed()).await?;
             engine.run(&launch, &owner, tail).await
         });
-        starting.await.unwrap_or_else(|_| Err(DockerError::Cut))
+        starting.await.unwrap_or_else(|_| Err(DockerError::Cut)).map_err(|error| self.plainly(error))
     }
 
     /// Has an image here, pulled if the operator's settings say so. It goes on when nobody waits for it any more.
     pub(crate) async fn fetch(self: &Arc<Self>, image: &str, link: &Link) -> Result<(), DockerError> {
         let (engine, image, link) = (self.clone(), image.to_owned(), link.clone());
         let fetching = self.tasks.spawn(async move { engine.fetched(&image, engine.settings.pull, &link).await });
-        fetching.await.unwrap_or(Err(DockerError::Cut))
+        fetching.await.unwrap_or(Err(DockerError::Cut)).map_err(|error| self.plainly(error))
     }
 
     async fn fetched(&self, image: &str, pull: Pull, link: &Link) -> Result<(), DockerError> {
         self.swept().await;
+        self.discard_undone().await;
         let pulled = tokio::time::timeout(self.pull_max, self.image(image, pull, link));
         pulled.await.map_err(|_| DockerError::Pull {
             image: image.to_owned(),

@@ -1,7 +1,10 @@
 //! Servers in containers, against a real engine. `make test-docker` sets the engine, the images and the registry up.
 
 mod crowd;
+mod per_call;
+mod private_engine;
 mod real_images;
+mod trouble;
 
 use std::process::Command;
 
@@ -54,7 +57,7 @@ fn catalog() -> FixtureCatalog {
         .image("no-server", "mcp-broker-test/no-server:1", "")
         .image("elsewhere", "mcp-broker-test/elsewhere:1", "")
         .image("exits", IMAGE, "    env: [{name: FIXTURE_EXIT_AT_START, value: 137}]")
-        .image("stubborn", IMAGE, "    env: [{name: FIXTURE_IGNORE_EOF, value: 1}]")
+        .image("stubborn", IMAGE, "    env: [{name: FIXTURE_IGNORE_EOF, value: 1}, {name: FIXTURE_IGNORE_TERM, value: 1}]")
         .image("banner", IMAGE, "    env: [{name: FIXTURE_GARBAGE_START, value: 1}]")
 }
 

@@ -20,11 +20,9 @@ use super::{
     DockerError, Engine, Owner, SERVER, failed,
     mounts::{self, Source},
     network::NetworkUse,
-    remove_container,
 };
 use crate::{
     config::ContainerBounds,
-    lifecycle::Tasks,
     supervisor::{backing::Streams, launch::ContainerLaunch, tail::Tail},
 };
 
@@ -36,11 +34,11 @@ const OUTPUT_BYTES: usize = 64 << 10;
 
 /// A container that was started. Dropping it removes it.
 pub(crate) struct Container {
+    engine: Arc<Engine>,
     docker: Docker,
     id: String,
     memory_bytes: u64,
     tail: Tail,
-    tasks: Tasks,
     network: Option<NetworkUse>,
     removed: bool,
 }
@@ -69,11 +67,11 @@ impl Engine {
             .await
             .map_err(failed("make the container"))?;
         let container = Container {
+            engine: self.clone(),
             docker: docker.clone(),
             id: made.id,
             memory_bytes: bounds.memory_bytes,
             tail: tail.clone(),
-            tasks: self.tasks.clone(),
             network,
             removed: false,
         };
@@ -228,7 +226,7 @@ impl Container {
 
     /// Ends and removes it now.
     pub(crate) async fn kill(mut self) {
-        remove_container(&self.docker, &self.id).await;
+        self.engine.discard(&self.id).await;
         self.removed = true;
     }
 
@@ -241,7 +239,7 @@ impl Container {
             let _ = self.docker.stop_container(&self.id, Some(options)).await;
             how = self.exited(grace).await;
         }
-        remove_container(&self.docker, &self.id).await;
+        self.engine.discard(&self.id).await;
         self.removed = true;
         how.unwrap_or_else(|| "an unknown status".to_owned())
     }
@@ -250,9 +248,9 @@ impl Container {
 impl Drop for Container {
     fn drop(&mut self) {
         if !self.removed {
-            let (docker, id, network) = (self.docker.clone(), std::mem::take(&mut self.id), self.network.take());
-            drop(self.tasks.spawn(async move {
-                remove_container(&docker, &id).await;
+            let (engine, id, network) = (self.engine.clone(), std::mem::take(&mut self.id), self.network.take());
+            drop(self.engine.tasks.spawn(async move {
+                engine.discard(&id).await;
                 drop(network);
             }));
         }
