@@ -4,7 +4,9 @@ MACHETE_VERSION := 0.9.2
 DENY_VERSION := 0.20.2
 TOOLS := target/tools
 
-.PHONY: help demo run test test-docker escape check bench conformance clients clean
+export CATALOG QUERIES FORMAT
+
+.PHONY: help demo run test test-docker escape check bench eval conformance clients clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile
@@ -42,6 +44,10 @@ bench: ## Measure what the broker costs, beside the same calls without it
 	@scripts/setup test
 	cargo build --release --bin mcp-broker --example fixture-server
 	cargo bench --bench load
+
+eval: ## Measure the search: CATALOG=file QUERIES=file FORMAT=json for a catalog and queries of your own
+	@scripts/setup build
+	@cargo bench --quiet --bench eval
 
 conformance: clients ## Run both requirement sets of the official conformance suite through the broker
 	cargo build --bin mcp-broker --example fixture-server

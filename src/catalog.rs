@@ -10,7 +10,7 @@ pub mod template;
 
 use std::{
     collections::BTreeMap,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, OnceLock},
 };
 
@@ -56,6 +56,17 @@ impl Catalog {
         for problem in &snapshot.problems {
             tracing::warn!(catalog.problem = %problem, "a catalog entry has a problem");
         }
+        Ok(Self { current: ArcSwap::from_pointee(snapshot) })
+    }
+
+    /// Reads one file and nothing else, not even the built-in catalog: what is measured is that file.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::load`].
+    pub fn of_file(path: &Path) -> Result<Self, CatalogFileError> {
+        let mut snapshot = Snapshot::empty();
+        snapshot.take(file::read(path)?);
         Ok(Self { current: ArcSwap::from_pointee(snapshot) })
     }
 
@@ -111,9 +122,14 @@ impl Snapshot {
         if let Some(index) = self.index.get() {
             return Ok(index);
         }
-        let documents: Vec<Document> = self.entries.values().map(|entry| document(entry)).collect();
-        let index = Index::build(&documents)?;
+        let index = Index::build(&self.documents())?;
         Ok(self.index.get_or_init(|| index))
+    }
+
+    /// The entries as they are indexed.
+    #[must_use]
+    pub fn documents(&self) -> Vec<Document> {
+        self.entries.values().map(|entry| document(entry)).collect()
     }
 
     /// Ranks the entries for `query`.
@@ -150,6 +166,8 @@ fn document(entry: &Entry) -> Document {
         description: entry.description.clone(),
         category: entry.category.clone(),
         tags: entry.tags.clone(),
+        phrases: entry.phrases.clone(),
+        popularity: entry.pulls,
         tools: entry
             .tools
             .iter()

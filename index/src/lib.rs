@@ -1,19 +1,36 @@
 //! Catalog documents in, ranked hits out.
 //!
 //! [`Index::build`] takes every entry of a catalog once and is replaced whole when the catalog changes; a search never
-//! writes. Ranking is BM25 summed over fields with weights of their own, where a word counts in the field it fits best,
-//! an entry that covers more of the question's words beats one that repeats a rare one, and a word that is in no entry at
-//! all is taken for a typo of one that is.
+//! writes. [`Index::open`] does the same with a file that is kept, and reads it instead if it fits.
+//!
+//! A question becomes a plan (`plan`): a slot for each of its words, each with the alternatives that would do: the word
+//! itself, what it is misspelt for, and the concepts that the lexicon (`lexicon`, `data/`) knows it by, in a dozen
+//! languages. `rank` scores entries for it: BM25 over weighted fields, the best alternative for each slot, and the more
+//! of the question an entry answers, the better. `README.md` says what each of these gave.
 //!
 //! What this crate does not know: sessions, MCP, SQL, tokio. It sees names and sentences.
 
 mod fields;
-mod query;
+mod lexicon;
+mod meaning;
+mod meant;
+mod plan;
+mod rank;
+mod stored;
 mod text;
+mod vocabulary;
 
-use tantivy::{DocAddress, Searcher, TantivyError, collector::TopDocs};
+use std::path::Path;
+
+use tantivy::{Directory as _, Searcher, TantivyError, directory::RamDirectory};
 
 use fields::Fields;
+use lexicon::Lexicon;
+use meaning::Direction;
+use plan::{Plan, Planner};
+use rank::Ranker;
+use stored::Stored;
+use vocabulary::Vocabulary;
 
 /// One catalog entry, as far as searching is concerned.
 #[derive(Debug, Clone, Default)]
@@ -23,6 +40,10 @@ pub struct Document {
     pub description: String,
     pub category: String,
     pub tags: Vec<String>,
+    /// What a person would ask for who does not know the name.
+    pub phrases: Vec<String>,
+    /// How often it was pulled or starred; settles ties.
+    pub popularity: u64,
     pub tools: Vec<ToolDocument>,
 }
 
@@ -43,6 +64,8 @@ pub struct Hit {
     /// The entry's tools whose names share words with the query, most shared words first, at most
     /// [`MATCHED_TOOLS_MAX`].
     pub matched_tools: Vec<String>,
+    /// The query's words that the entry has an answer to, itself or by a word that means the same.
+    pub matched_words: Vec<String>,
 }
 
 /// How many matching tools a [`Hit`] names.
@@ -61,23 +84,42 @@ pub struct Index {
     fields: Fields,
     searcher: Searcher,
     rows: Vec<Row>,
+    vocabulary: Vocabulary,
 }
 
 /// What an answer says of an entry; kept beside tantivy, so that a search never reads a stored document.
 struct Row {
     name: String,
+    /// Name and title without what tells spellings apart.
+    compact: String,
+    title: String,
+    popularity: f32,
+    direction: Option<Direction>,
     tools: Vec<Tool>,
 }
 
 struct Tool {
     name: String,
-    words: Vec<String>,
+    /// The stems of its name, with spaces between.
+    words: String,
 }
 
 impl Row {
-    fn of(document: &Document) -> Self {
-        let tools = document.tools.iter().map(|tool| Tool { name: tool.name.clone(), words: text::words(&tool.name) });
-        Self { name: document.name.clone(), tools: tools.collect() }
+    fn of(writer: &mut fields::Writer, document: &Document) -> Self {
+        let direction = writer.direction(document);
+        let reader = &mut writer.reader;
+        let mut tool = |name: &str| {
+            let words: Vec<String> = reader.parts(name).into_iter().map(|word| word.stem).collect();
+            Tool { name: name.to_owned(), words: words.join(" ") }
+        };
+        Self {
+            name: document.name.clone(),
+            compact: text::compact(&document.name),
+            title: text::compact(&document.title),
+            popularity: (document.popularity as f32 + 1.0).log10(),
+            direction,
+            tools: document.tools.iter().map(|document| tool(&document.name)).collect(),
+        }
     }
 }
 
@@ -86,13 +128,24 @@ impl Row {
 pub struct Hits {
     /// The best ones, best first.
     pub hits: Vec<Hit>,
-    /// How many more match, as far as they were counted.
+    /// How many more match.
     pub more: usize,
 }
 
-/// Matches that are ranked, whatever is asked for: so many are counted.
-const RANKED_MIN: usize = 100;
-const RANKED_MAX: usize = 1000;
+/// The name itself was typed: nothing may come before it.
+const EXACT_NAME_BONUS: f32 = 100.0;
+
+/// What ten times as many pulls are worth beside a score of about 1 for a word that fits well.
+const POPULARITY_WEIGHT: f32 = 0.003;
+
+/// Entries that score less than this part of the best one are not shown: they share a word by accident.
+const SCORE_PART_MIN: f32 = 0.1;
+
+/// What the same meaning is worth beside a score of about 1 for a word that fits well.
+const NEARNESS_WEIGHT: f32 = 0.4;
+
+/// How near an entry has to be to be found by its meaning alone.
+const NEAR_ALONE_MIN: f32 = 0.5;
 
 impl Index {
     /// Indexes `documents` in memory.
@@ -101,18 +154,50 @@ impl Index {
     ///
     /// When tantivy cannot allocate or write its segment.
     pub fn build<'a>(documents: impl IntoIterator<Item = &'a Document>) -> Result<Self, IndexError> {
+        Ok(Self::make(documents)?.0)
+    }
+
+    /// Reads the index from `path` if the file is whole and was made from the same `documents`; otherwise makes it, and
+    /// keeps it there. A file that cannot be written costs the next start its time and nothing else.
+    ///
+    /// # Errors
+    ///
+    /// When tantivy cannot allocate or write its segment.
+    pub fn open(path: &Path, documents: &[Document]) -> Result<Self, IndexError> {
+        let fingerprint = stored::fingerprint(documents);
+        if let Some(index) = Stored::read(path, fingerprint).and_then(Self::of) {
+            return Ok(index);
+        }
+        let (index, directory) = Self::make(documents)?;
+        let files = files(&directory);
+        let stored = Stored { rows: index.rows, vocabulary: index.vocabulary, files };
+        drop(stored.write(path, fingerprint));
+        Ok(Self { rows: stored.rows, vocabulary: stored.vocabulary, ..index })
+    }
+
+    fn make<'a>(documents: impl IntoIterator<Item = &'a Document>) -> Result<(Self, RamDirectory), IndexError> {
         let (schema, fields) = fields::schema();
-        let index = tantivy::Index::create_in_ram(schema);
-        text::register(&index);
+        let directory = RamDirectory::create();
+        let index = tantivy::Index::create(directory.clone(), schema, tantivy::IndexSettings::default())?;
         let mut writer = index.writer_with_num_threads(1, fields::WRITER_MEMORY_BYTES)?;
         let mut rows = Vec::new();
+        let mut drafts = fields::Writer::new(&fields);
         for document in documents {
-            writer.add_document(fields.document(rows.len() as u64, document))?;
-            rows.push(Row::of(document));
+            writer.add_document(drafts.document(rows.len() as u64, document))?;
+            rows.push(Row::of(&mut drafts, document));
         }
         writer.commit()?;
+        let vocabulary = drafts.vocabulary.build();
         let searcher = index.reader()?.searcher();
-        Ok(Self { fields, searcher, rows })
+        Ok((Self { fields, searcher, rows, vocabulary }, directory))
+    }
+
+    fn of(mut stored: Stored) -> Option<Self> {
+        let (schema, fields) = fields::schema();
+        let index = tantivy::Index::open(stored.directory().ok()?).ok()?;
+        let searcher = index.reader().ok()?.searcher();
+        let fits = index.schema() == schema && searcher.num_docs() == stored.rows.len() as u64;
+        fits.then_some(Self { fields, searcher, rows: stored.rows, vocabulary: stored.vocabulary })
     }
 
     /// The number of entries.
@@ -129,114 +214,105 @@ impl Index {
 
     /// Ranks entries for `query` and gives the first `limit` of them; equal scores are ordered by name.
     ///
-    /// Any text is a valid query: there is no query syntax. A query without a single word finds nothing.
+    /// Any text is a valid query: there is no query syntax. A query without a word that means something here finds
+    /// nothing.
     ///
     /// # Errors
     ///
     /// When the index cannot be read.
     pub fn search(&self, query: &str, limit: usize) -> Result<Hits, IndexError> {
+        self.search_among(query, limit, |_| true)
+    }
+
+    /// The same among the entries whose names `may_be_shown` allows.
+    ///
+    /// # Errors
+    ///
+    /// When the index cannot be read.
+    pub fn search_among(
+        &self,
+        query: &str,
+        limit: usize,
+        may_be_shown: impl Fn(&str) -> bool,
+    ) -> Result<Hits, IndexError> {
         let query = text::cut(query, QUERY_BYTES_MAX);
-        let words = text::words(query);
-        if words.is_empty() || limit == 0 {
-            return Ok(Hits::default());
-        }
-        let scorer = query::build(&self.searcher, &self.fields, &words)?;
-        let pool = limit.saturating_mul(2).clamp(RANKED_MIN, RANKED_MAX);
-        let found = self.searcher.search(&*scorer, &TopDocs::with_limit(pool).order_by_score())?;
-        let mut ranked = found
-            .into_iter()
-            .filter_map(|(score, address)| self.row(address).map(|row| (score, row)))
-            .map(|(score, row)| (score + query::exact_name_bonus(&row.name, query), row))
-            .collect::<Vec<_>>();
-        ranked.sort_by(|(a, first), (b, second)| b.total_cmp(a).then_with(|| first.name.cmp(&second.name)));
-        let more = ranked.len().saturating_sub(limit);
-        // Which tools matched is looked at only for what is shown.
+        let planner = Planner { lexicon: Lexicon::get(), vocabulary: &self.vocabulary };
+        let plan = planner.plan(query);
+        let asked = text::compact(query);
+        let scores = Ranker::new(&self.searcher, &self.fields, &self.rows)?.score(&plan)?;
+        let shown = (0..self.rows.len()).filter(|row| may_be_shown(&self.rows[*row].name));
+        let mut ranked: Vec<(f32, usize)> = shown
+            .map(|row| (scores.by_row[row] + self.bonus(row, &asked), row))
+            .filter(|(score, _)| *score > 0.0)
+            .collect();
+        let matching = ranked.len();
+        self.add_nearness(&mut ranked, &plan, limit);
+        ranked.sort_by(|(a, first), (b, second)| {
+            b.total_cmp(a).then_with(|| self.rows[*first].name.cmp(&self.rows[*second].name))
+        });
+        // Which tools and words matched is looked at only for what is shown.
         ranked.truncate(limit);
-        Ok(Hits { hits: ranked.into_iter().map(|(score, row)| hit(score, row, &words)).collect(), more })
+        let more = matching.saturating_sub(ranked.len());
+        let stems = plan.stems();
+        let hit = |(score, row): (f32, usize)| Hit {
+            name: self.rows[row].name.clone(),
+            score,
+            matched_tools: matched_tools(&self.rows[row].tools, &stems),
+            matched_words: plan.matched_words(&scores.matched(row)),
+        };
+        Ok(Hits { hits: ranked.into_iter().map(hit).collect(), more })
     }
 
-    fn row(&self, address: DocAddress) -> Option<&Row> {
-        let segment = self.searcher.segment_reader(address.segment_ord);
-        let column = segment.fast_fields().u64(fields::ROW).ok()?;
-        self.rows.get(usize::try_from(column.first(address.doc_id)?).ok()?)
+    fn bonus(&self, row: usize, asked: &str) -> f32 {
+        let row = &self.rows[row];
+        if !asked.is_empty() && (row.title == asked || row.compact == asked) { EXACT_NAME_BONUS } else { 0.0 }
+    }
+
+    /// Adds to each score what the entry's meaning is near to the question's, and how popular it is. Leaves out those
+    /// that cannot be among the first `limit`, and those that score little beside the best: they share a word by accident.
+    ///
+    /// If no entry has a word or a concept of the question, those near to it are found by their meaning alone.
+    fn add_nearness(&self, ranked: &mut Vec<(f32, usize)>, plan: &Plan, limit: usize) {
+        let near = |row: usize| match (&plan.direction, &self.rows[row].direction) {
+            (Some(asked), Some(told)) => meaning::nearness(asked, told).max(0.0),
+            _ => 0.0,
+        };
+        if ranked.is_empty() {
+            let all = (0..self.rows.len()).map(|row| (near(row), row));
+            ranked.extend(all.filter(|(near, _)| *near >= NEAR_ALONE_MIN));
+            return;
+        }
+        let most = NEARNESS_WEIGHT + 10.0 * POPULARITY_WEIGHT;
+        ranked.sort_unstable_by(|(a, _), (b, _)| b.total_cmp(a));
+        let last = ranked.get(limit.saturating_sub(1)).map_or(0.0, |(score, _)| *score);
+        ranked.retain(|(score, _)| *score >= (last - most));
+        for (score, row) in ranked.iter_mut() {
+            *score += NEARNESS_WEIGHT * near(*row) + self.rows[*row].popularity * POPULARITY_WEIGHT;
+        }
+        let best = ranked
+            .iter()
+            .map(|(score, _)| if *score > EXACT_NAME_BONUS { *score - EXACT_NAME_BONUS } else { *score })
+            .fold(0.0, f32::max);
+        ranked.retain(|(score, _)| *score >= best * SCORE_PART_MIN);
     }
 }
 
-fn hit(score: f32, row: &Row, words: &[String]) -> Hit {
-    let tools = row.tools.iter().map(|tool| (tool.name.as_str(), tool.words.as_slice()));
-    Hit { name: row.name.clone(), score, matched_tools: query::matched_tools(tools, words) }
+/// The tools that share a word with the query, most shared words first.
+fn matched_tools(tools: &[Tool], stems: &[&str]) -> Vec<String> {
+    let shared = |tool: &Tool| tool.words.split(' ').filter(|word| stems.contains(word)).count();
+    let mut matched: Vec<(usize, &str)> =
+        tools.iter().map(|tool| (shared(tool), tool.name.as_str())).filter(|(shared, _)| *shared > 0).collect();
+    matched.sort_by_key(|(shared, _)| std::cmp::Reverse(*shared));
+    matched.into_iter().take(MATCHED_TOOLS_MAX).map(|(_, tool)| tool.to_owned()).collect()
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn entry(name: &str, title: &str, description: &str, tools: &[&str]) -> Document {
-        Document {
-            name: name.into(),
-            title: title.into(),
-            description: description.into(),
-            tools: tools.iter().map(|tool| ToolDocument { name: (*tool).into(), ..Default::default() }).collect(),
-            ..Default::default()
-        }
-    }
-
-    fn sample() -> Index {
-        Index::build(&[
-            entry(
-                "github-official",
-                "GitHub",
-                "Repositories, issues and pull requests",
-                &["create_issue", "searchCode"],
-            ),
-            entry("gitlab", "GitLab", "Merge requests and pipelines", &["create_merge_request"]),
-            entry("time", "Time", "Time zones and conversions between them", &["convert_time", "get_current_time"]),
-            entry("filesystem", "Filesystem", "Reads and writes files in the folders it may see", &["read_file"]),
-            entry("postgres", "PostgreSQL", "Runs SQL on a database", &["query"]),
-        ])
-        .unwrap()
-    }
-
-    fn first(query: &str) -> Option<String> {
-        sample().search(query, 3).unwrap().hits.first().map(|hit| hit.name.clone())
-    }
-
-    #[test]
-    fn a_name_a_word_of_a_tool_and_an_inflected_word_find_their_entry() {
-        assert_eq!(first("gitlab").as_deref(), Some("gitlab"));
-        assert_eq!(first("search code").as_deref(), Some("github-official"));
-        assert_eq!(first("reading a file").as_deref(), Some("filesystem"));
-    }
-
-    #[test]
-    fn a_typo_finds_what_was_meant() {
-        assert_eq!(first("postgers").as_deref(), Some("postgres"));
-        assert_eq!(first("filesytem").as_deref(), Some("filesystem"));
-    }
-
-    #[test]
-    fn an_exact_name_comes_first() {
-        assert_eq!(first("time").as_deref(), Some("time"));
-    }
-
-    #[test]
-    fn a_hit_says_which_tools_matched() {
-        let hits = sample().search("create an issue", 1).unwrap().hits;
-        assert_eq!(hits[0].matched_tools, ["create_issue"]);
-    }
-
-    #[test]
-    fn any_text_is_a_query() {
-        for query in ["", "   ", "!!! ???", "\"", "name:(", "AND OR NOT", "*", "日本語", &"x".repeat(1 << 20)] {
-            sample().search(query, 10).unwrap();
-        }
-        assert!(sample().search("", 10).unwrap().hits.is_empty());
-    }
-
-    #[test]
-    fn equal_scores_are_ordered_by_name() {
-        let index = Index::build(&[entry("b", "Twin", "", &[]), entry("a", "Twin", "", &[])]).unwrap();
-        let names: Vec<_> = index.search("twin", 5).unwrap().hits.into_iter().map(|hit| hit.name).collect();
-        assert_eq!(names, ["a", "b"]);
-    }
+/// What tantivy wrote, as it would be on disk.
+fn files(directory: &RamDirectory) -> Vec<(String, Vec<u8>)> {
+    let Ok(index) = tantivy::Index::open(directory.clone()) else { return Vec::new() };
+    let mut names: Vec<_> = index.directory().list_managed_files().into_iter().collect();
+    names.extend(["meta.json", ".managed.json"].map(Into::into));
+    names.sort();
+    names.dedup();
+    let content = |name: &Path| directory.atomic_read(name).ok();
+    names.iter().filter_map(|name| Some((name.to_str()?.to_owned(), content(name)?))).collect()
 }

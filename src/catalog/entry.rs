@@ -18,6 +18,10 @@ pub struct Entry {
     pub source: Arc<str>,
     pub category: String,
     pub tags: Vec<String>,
+    /// What a person would ask for who does not know the name; for the search.
+    pub phrases: Vec<String>,
+    /// How often it was pulled, as far as that is known; settles ties in the search.
+    pub pulls: u64,
     pub tools: Vec<EntryTool>,
     pub secrets: Vec<SecretSpec>,
     pub env: Vec<EnvSpec>,

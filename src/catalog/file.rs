@@ -210,6 +210,10 @@ struct RawMetadata {
     category: Option<String>,
     #[serde(default)]
     tags: Vec<String>,
+    #[serde(default)]
+    phrases: Vec<String>,
+    #[serde(default)]
+    pulls: Option<u64>,
 }
 
 struct Reader {
@@ -278,6 +282,8 @@ impl Reader {
             source: self.file.clone(),
             category: raw.metadata.category.unwrap_or_default(),
             tags: raw.metadata.tags,
+            phrases: raw.metadata.phrases,
+            pulls: raw.metadata.pulls.unwrap_or_default(),
             tools: raw.tools,
             secrets: raw.secrets,
             env: raw.env,
