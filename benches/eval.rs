@@ -1,9 +1,9 @@
 //! `make eval`: how well and how fast `mcp-find` finds.
 //!
-//! With `CATALOG` and `QUERIES` it measures those and nothing else, as text or (`FORMAT=json`) as one JSON object.
-//! Without, it measures what is at hand: our own queries and the shared ones over the Docker catalog and over the
-//! built-in one, tools of the mcpproxy corpus, and time and size at two scales. The catalog is read by the broker's own
-//! loader and searched by its own search.
+//! With `CATALOG`, `QUERIES` or `FORMAT=json` it measures that and nothing else, as text or as one JSON object. Without,
+//! it measures what is at hand: our own queries and the shared ones over the Docker catalog and over the built-in one,
+//! tools of the mcpproxy corpus, and time and size at two scales. The catalog is read by the broker's own loader and
+//! searched by its own search. `MCP_BROKER_TEST_DATA` is where the shared data is, if not beside the project.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -20,8 +20,8 @@ use mcp_broker::catalog::Catalog;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-const DATA: &str = "../shared/data";
 const OWN_QUERIES: &str = "catalog/queries.jsonl";
+const HELD_OUT_QUERIES: &str = "catalog/queries-held-out.jsonl";
 
 /// Results that count.
 const DEPTH: usize = 5;
@@ -45,18 +45,25 @@ struct Query {
 
 fn main() -> Result<()> {
     let given = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-    if let (Some(catalog), Some(queries)) = (given("CATALOG"), given("QUERIES")) {
-        let scores = over_catalog(&Catalog::of_file(Path::new(&catalog))?, &read_queries(&queries)?)?;
-        say(&if given("FORMAT").as_deref() == Some("json") { scores.json().to_string() } else { scores.text() });
+    let data = data();
+    let docker_file = format!("{data}/docker-mcp.yaml");
+    let dev_file = format!("{data}/queries-dev.jsonl");
+    let (catalog, queries, format) = (given("CATALOG"), given("QUERIES"), given("FORMAT"));
+    if catalog.is_some() || queries.is_some() || format.is_some() {
+        let catalog = Catalog::of_file(Path::new(&catalog.unwrap_or(docker_file)))?;
+        let scores = over_catalog(&catalog, &read_queries(&queries.unwrap_or(dev_file))?)?;
+        say(&if format.as_deref() == Some("json") { scores.json().to_string() } else { scores.text() });
         return Ok(());
     }
-    let docker = Catalog::of_file(Path::new(&format!("{DATA}/docker-mcp.yaml")))?;
+    let docker = Catalog::of_file(Path::new(&docker_file))?;
     let built_in = Catalog::load(&[])?;
     let own = read_queries(OWN_QUERIES)?;
-    let dev = read_queries(&format!("{DATA}/queries-dev.jsonl"))?;
+    let held_out = read_queries(HELD_OUT_QUERIES)?;
+    let dev = read_queries(&dev_file)?;
     for (what, catalog, queries) in [
         ("the shared queries over the Docker catalog", &docker, &dev),
         ("our queries over the Docker catalog", &docker, &own),
+        ("those of ours that nothing was tuned on, over the Docker catalog", &docker, &held_out),
         ("the shared queries over the built-in catalog", &built_in, &dev),
         ("our queries over the built-in catalog", &built_in, &own),
     ] {
@@ -71,6 +78,11 @@ fn main() -> Result<()> {
     let queries: Vec<String> = own.into_iter().chain(dev).map(|query| query.query).collect();
     time("328 servers", &documents(&docker), &queries)?;
     time("11,978 servers", &registry()?, &queries)
+}
+
+/// The folder of the shared data.
+fn data() -> String {
+    std::env::var("MCP_BROKER_TEST_DATA").unwrap_or_else(|_| "../shared/data".to_owned())
 }
 
 fn over_catalog(catalog: &Catalog, queries: &[Query]) -> Result<Scores> {
@@ -215,7 +227,7 @@ fn documents(catalog: &Catalog) -> Vec<Document> {
 /// The large snapshot of the official registry.
 fn registry() -> Result<Vec<Document>> {
     let mut gunzip = Command::new("gzip")
-        .args(["-dc", &format!("{DATA}/mcp-registry-12k.json.gz")])
+        .args(["-dc", &format!("{}/mcp-registry-12k.json.gz", data())])
         .stdout(Stdio::piped())
         .spawn()
         .context("could not run gzip")?;
@@ -236,7 +248,7 @@ fn registry() -> Result<Vec<Document>> {
 /// Tools as documents of their own, and queries for them.
 fn mcpproxy() -> Result<(Vec<Document>, Vec<Query>)> {
     let read = |file: &str| -> Result<Value> {
-        Ok(serde_json::from_str(&std::fs::read_to_string(format!("{DATA}/mcpproxy/{file}"))?)?)
+        Ok(serde_json::from_str(&std::fs::read_to_string(format!("{}/mcpproxy/{file}", data()))?)?)
     };
     let corpus = read("corpus_v1.tools.json")?;
     let golden = read("retrieval_golden_v1.json")?;

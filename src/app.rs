@@ -38,6 +38,9 @@ const REATTACH_WITHIN: Duration = Duration::from_secs(60);
 
 const CLOSE_WITHIN: Duration = Duration::from_secs(10);
 
+/// Where the catalog's index is kept in the data folder.
+const INDEX_FILE: &str = "catalog.index";
+
 /// The broker of one data folder.
 pub struct App {
     pub parts: HttpParts,
@@ -157,9 +160,9 @@ impl App {
 
     /// Starts what runs beside serving: the index, and looking after sessions.
     pub fn start_background(&self) {
-        let snapshot = self.catalog.snapshot();
+        let (snapshot, path) = (self.catalog.snapshot(), self.settings_folder().join(INDEX_FILE));
         self.tasks.spawn(async move {
-            let built = tokio::task::spawn_blocking(move || snapshot.ensure_index().map(|_| ())).await;
+            let built = tokio::task::spawn_blocking(move || snapshot.open_index(&path).map(|_| ())).await;
             if let Ok(Err(error)) = built {
                 tracing::error!(%error, "the catalog could not be indexed");
             }

@@ -112,17 +112,30 @@ impl Snapshot {
         &self.problems
     }
 
-    /// Builds the index if that has not happened yet. Takes tens of milliseconds for a few hundred entries, so a broker
-    /// does it beside its start, not on a query's path.
+    /// Builds the index if that has not happened yet. Takes about a hundred milliseconds for a few hundred entries, so a
+    /// broker does it beside its start, not on a query's path.
     ///
     /// # Errors
     ///
     /// When the index cannot be built.
     pub fn ensure_index(&self) -> Result<&Index, IndexError> {
+        self.index_from(|documents| Index::build(documents))
+    }
+
+    /// The same with a file: the index is read from there if it is that of these entries, and kept there if it is not.
+    ///
+    /// # Errors
+    ///
+    /// When the index cannot be built.
+    pub fn open_index(&self, path: &Path) -> Result<&Index, IndexError> {
+        self.index_from(|documents| Index::open(path, documents))
+    }
+
+    fn index_from(&self, make: impl FnOnce(&[Document]) -> Result<Index, IndexError>) -> Result<&Index, IndexError> {
         if let Some(index) = self.index.get() {
             return Ok(index);
         }
-        let index = Index::build(&self.documents())?;
+        let index = make(&self.documents())?;
         Ok(self.index.get_or_init(|| index))
     }
 
@@ -139,6 +152,21 @@ impl Snapshot {
     /// When the index cannot be built or read.
     pub fn search(&self, query: &str, limit: usize) -> Result<Hits, IndexError> {
         self.ensure_index()?.search(query, limit)
+    }
+
+    /// Ranks those entries for `query` that `wanted` lets through.
+    ///
+    /// # Errors
+    ///
+    /// When the index cannot be built or read.
+    pub fn search_among(
+        &self,
+        query: &str,
+        limit: usize,
+        wanted: impl Fn(&Entry) -> bool,
+    ) -> Result<Hits, IndexError> {
+        let wanted = |name: &str| name.parse().ok().and_then(|name| self.entry(&name)).is_some_and(|entry| wanted(entry));
+        self.ensure_index()?.search_among(query, limit, wanted)
     }
 
     /// Names that are close to one that does not exist.

@@ -26,7 +26,7 @@ use tantivy::{Directory as _, Searcher, TantivyError, directory::RamDirectory};
 
 use fields::Fields;
 use lexicon::Lexicon;
-use meaning::Direction;
+use meaning::{Direction, Meaning};
 use plan::{Plan, Planner};
 use rank::Ranker;
 use stored::Stored;
@@ -193,6 +193,8 @@ impl Index {
     }
 
     fn of(mut stored: Stored) -> Option<Self> {
+        // A first query is not to wait for these.
+        let _ = (Lexicon::get(), Meaning::get());
         let (schema, fields) = fields::schema();
         let index = tantivy::Index::open(stored.directory().ok()?).ok()?;
         let searcher = index.reader().ok()?.searcher();

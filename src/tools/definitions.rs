@@ -105,7 +105,11 @@ impl ManagementTool {
         match self {
             Self::Find => json!({
                 "query": {"type": "string", "description": "What you want to do, or a product's name"},
-                "limit": {"type": "integer", "description": "How many servers to return, 1 to 50", "minimum": 1, "maximum": 50, "default": 10}
+                "limit": {"type": "integer", "description": "How many servers to return, 1 to 50", "minimum": 1, "maximum": 50, "default": 10},
+                "category": {"type": "string", "description": "Only servers of this category or with this tag"},
+                "source": {"type": "string", "description": "Only servers from this catalog"},
+                "runnable": {"type": "boolean", "description": "Only servers that this machine can run", "default": false},
+                "no_secrets": {"type": "boolean", "description": "Only servers that need no secret", "default": false}
             }),
             Self::Add => json!({
                 "name": {"type": "string", "description": "The server's name in the catalog"},
@@ -177,7 +181,7 @@ impl ManagementTool {
                     "servers": {"type": "array", "items": {
                         "type": "object",
                         "properties": {
-                            "name": text, "title": text, "description": text, "tools": texts, "needs": texts,
+                            "name": text, "title": text, "description": text, "tools": texts, "words": texts, "needs": texts,
                             "on": {"type": "boolean"}
                         },
                         "required": ["name", "description"]

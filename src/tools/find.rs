@@ -2,6 +2,7 @@
 
 use std::{collections::HashSet, fmt::Write as _, sync::Arc};
 
+use catalog_index::Hit;
 use rmcp::model::{CallToolResult, ContentBlock, JsonObject};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -16,6 +17,8 @@ use crate::{
 const LIMIT_DEFAULT: usize = 10;
 const LIMIT_MAX: usize = 50;
 
+const FEWER: &str = "`limit` (a number), `category`, `source` (text), `runnable`, `no_secrets` (true or false)";
+
 /// A line per server has to stay a line.
 const DESCRIPTION_CHARACTERS_MAX: usize = 140;
 
@@ -24,6 +27,36 @@ struct Arguments {
     query: String,
     #[serde(default)]
     limit: Option<i64>,
+    #[serde(flatten)]
+    wanted: Wanted,
+}
+
+/// Which servers come into question.
+#[derive(Default, Deserialize)]
+struct Wanted {
+    #[serde(default)]
+    category: Option<String>,
+    #[serde(default)]
+    source: Option<String>,
+    #[serde(default)]
+    runnable: bool,
+    #[serde(default)]
+    no_secrets: bool,
+}
+
+impl Wanted {
+    fn everything(&self) -> bool {
+        self.category.is_none() && self.source.is_none() && !self.runnable && !self.no_secrets
+    }
+
+    fn fits(&self, context: &Context, entry: &Entry) -> bool {
+        let same = |wanted: &Option<String>, is: &str| wanted.as_ref().is_none_or(|wanted| wanted.eq_ignore_ascii_case(is));
+        let tagged = || entry.tags.iter().any(|tag| same(&self.category, tag));
+        (same(&self.category, &entry.category) || tagged())
+            && same(&self.source, &entry.source)
+            && !(self.no_secrets && entry.secrets.iter().any(|secret| secret.required))
+            && !(self.runnable && context.run_for(entry).is_err())
+    }
 }
 
 pub(super) fn run(
@@ -32,21 +65,26 @@ pub(super) fn run(
     arguments: JsonObject,
 ) -> Result<Reply, Failure> {
     let arguments: Arguments = serde_json::from_value(Value::Object(arguments))
-        .map_err(|error| Failure::said(format!("mcp-find takes `query` (text) and `limit` (a number): {error}")))?;
+        .map_err(|error| Failure::said(format!("mcp-find takes `query` (text), and for fewer servers {FEWER}: {error}")))?;
     if arguments.query.trim().is_empty() {
         return Err(Failure::said("mcp-find needs a `query`: say what you want to do, or name a product"));
     }
     let limit = arguments.limit.map_or(LIMIT_DEFAULT, |limit| usize::try_from(limit).unwrap_or(0)).clamp(1, LIMIT_MAX);
     let catalog = context.catalog.snapshot();
-    let hits = catalog
-        .search(&arguments.query, limit)
+    let wanted = &arguments.wanted;
+    let hits = if wanted.everything() {
+        catalog.search(&arguments.query, limit)
+    } else {
+        catalog.search_among(&arguments.query, limit, |entry| wanted.fits(context, entry))
+    };
+    let hits = hits
         .map_err(|error| Failure::said(format!("the catalog could not be searched: {error}")))?;
     let on: HashSet<ServerName> =
         session.map(|session| session.servers().into_iter().map(|added| added.server).collect()).unwrap_or_default();
     let found: Vec<Found> = hits
         .hits
         .iter()
-        .filter_map(|hit| Found::of(context, session, &catalog, &hit.name, &hit.matched_tools, &on))
+        .filter_map(|hit| Found::of(context, session, &catalog, hit, &on))
         .collect();
     let more = hits.more;
     Ok(Reply::CallToolResult(answer(&arguments.query, &found, more, catalog.entries().len())))
@@ -57,6 +95,8 @@ struct Found {
     title: String,
     description: String,
     tools: Vec<String>,
+    /// Of the query, that the server has an answer to.
+    words: Vec<String>,
     needs: Vec<String>,
     on: bool,
 }
@@ -66,11 +106,10 @@ impl Found {
         context: &Context,
         session: Option<&Arc<Session>>,
         catalog: &Snapshot,
-        name: &str,
-        tools: &[String],
+        hit: &Hit,
         on: &HashSet<ServerName>,
     ) -> Option<Self> {
-        let name: ServerName = name.parse().ok()?;
+        let name: ServerName = hit.name.parse().ok()?;
         let entry: &Arc<Entry> = catalog.entry(&name)?;
         let config = match session {
             Some(session) => context.config_of(session, entry),
@@ -80,7 +119,8 @@ impl Found {
         Some(Self {
             title: entry.title.clone(),
             description: sentence(&entry.description),
-            tools: tools.to_vec(),
+            tools: hit.matched_tools.clone(),
+            words: hit.matched_words.clone(),
             needs,
             on: on.contains(&name),
             name,
@@ -107,8 +147,11 @@ impl Found {
 
     fn to_value(&self) -> Value {
         let mut value = json!({"name": self.name, "title": self.title, "description": self.description});
+        // Why it was found: the tools, or where none is like the query, its words.
         if !self.tools.is_empty() {
             value["tools"] = json!(self.tools);
+        } else if !self.words.is_empty() {
+            value["words"] = json!(self.words);
         }
         if !self.needs.is_empty() {
             value["needs"] = json!(self.needs);
