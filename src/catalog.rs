@@ -159,13 +159,9 @@ impl Snapshot {
     /// # Errors
     ///
     /// When the index cannot be built or read.
-    pub fn search_among(
-        &self,
-        query: &str,
-        limit: usize,
-        wanted: impl Fn(&Entry) -> bool,
-    ) -> Result<Hits, IndexError> {
-        let wanted = |name: &str| name.parse().ok().and_then(|name| self.entry(&name)).is_some_and(|entry| wanted(entry));
+    pub fn search_among(&self, query: &str, limit: usize, wanted: impl Fn(&Entry) -> bool) -> Result<Hits, IndexError> {
+        let wanted =
+            |name: &str| name.parse().ok().and_then(|name| self.entry(&name)).is_some_and(|entry| wanted(entry));
         self.ensure_index()?.search_among(query, limit, wanted)
     }
 

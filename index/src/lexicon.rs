@@ -36,7 +36,8 @@ pub(crate) struct Lexicon {
     unspaced_longest: usize,
     /// Words that an English speaker would use, not reduced.
     english: HashSet<String>,
-    spellings: Vec<Spelling>,
+    /// The same made ready for being compared, at the first typo.
+    spellings: OnceLock<Vec<Spelling>>,
     products: HashMap<String, Vec<Product>>,
     noise: HashSet<String>,
     /// What English speakers say for each concept, for short.
@@ -92,7 +93,7 @@ impl Lexicon {
             unspaced: HashMap::new(),
             unspaced_longest: 0,
             english: HashSet::new(),
-            spellings: Vec::new(),
+            spellings: OnceLock::new(),
             products: HashMap::new(),
             heads: Vec::new(),
             noise: lines(NOISE).flat_map(str::split_whitespace).map(str::to_owned).collect(),
@@ -109,9 +110,6 @@ impl Lexicon {
         for line in lines(PRODUCTS) {
             lexicon.add_product(&mut reader, line);
         }
-        let mut english: Vec<&String> = lexicon.english.iter().collect();
-        english.sort_unstable();
-        lexicon.spellings = english.into_iter().map(|word| Spelling::of(word)).collect();
         lexicon
     }
 
@@ -242,7 +240,11 @@ impl Lexicon {
 
     /// The words that a misspelt one may be meant for.
     pub(crate) fn spellings(&self) -> &[Spelling] {
-        &self.spellings
+        self.spellings.get_or_init(|| {
+            let mut english: Vec<&String> = self.english.iter().collect();
+            english.sort_unstable();
+            english.into_iter().map(|word| Spelling::of(word)).collect()
+        })
     }
 }
 

@@ -165,7 +165,12 @@ impl Index {
     /// When tantivy cannot allocate or write its segment.
     pub fn open(path: &Path, documents: &[Document]) -> Result<Self, IndexError> {
         let fingerprint = stored::fingerprint(documents);
-        if let Some(index) = Stored::read(path, fingerprint).and_then(Self::of) {
+        let stored = std::thread::scope(|scope| {
+            // A first query is not to wait for these, nor they for the file.
+            scope.spawn(|| (Lexicon::get(), Meaning::get()));
+            Stored::read(path, fingerprint).and_then(Self::of)
+        });
+        if let Some(index) = stored {
             return Ok(index);
         }
         let (index, directory) = Self::make(documents)?;
@@ -193,8 +198,6 @@ impl Index {
     }
 
     fn of(mut stored: Stored) -> Option<Self> {
-        // A first query is not to wait for these.
-        let _ = (Lexicon::get(), Meaning::get());
         let (schema, fields) = fields::schema();
         let index = tantivy::Index::open(stored.directory().ok()?).ok()?;
         let searcher = index.reader().ok()?.searcher();

@@ -50,7 +50,8 @@ impl Wanted {
     }
 
     fn fits(&self, context: &Context, entry: &Entry) -> bool {
-        let same = |wanted: &Option<String>, is: &str| wanted.as_ref().is_none_or(|wanted| wanted.eq_ignore_ascii_case(is));
+        let same =
+            |wanted: &Option<String>, is: &str| wanted.as_ref().is_none_or(|wanted| wanted.eq_ignore_ascii_case(is));
         let tagged = || entry.tags.iter().any(|tag| same(&self.category, tag));
         (same(&self.category, &entry.category) || tagged())
             && same(&self.source, &entry.source)
@@ -64,8 +65,9 @@ pub(super) fn run(
     session: Option<&Arc<Session>>,
     arguments: JsonObject,
 ) -> Result<Reply, Failure> {
-    let arguments: Arguments = serde_json::from_value(Value::Object(arguments))
-        .map_err(|error| Failure::said(format!("mcp-find takes `query` (text), and for fewer servers {FEWER}: {error}")))?;
+    let arguments: Arguments = serde_json::from_value(Value::Object(arguments)).map_err(|error| {
+        Failure::said(format!("mcp-find takes `query` (text), and for fewer servers {FEWER}: {error}"))
+    })?;
     if arguments.query.trim().is_empty() {
         return Err(Failure::said("mcp-find needs a `query`: say what you want to do, or name a product"));
     }
@@ -77,15 +79,11 @@ pub(super) fn run(
     } else {
         catalog.search_among(&arguments.query, limit, |entry| wanted.fits(context, entry))
     };
-    let hits = hits
-        .map_err(|error| Failure::said(format!("the catalog could not be searched: {error}")))?;
+    let hits = hits.map_err(|error| Failure::said(format!("the catalog could not be searched: {error}")))?;
     let on: HashSet<ServerName> =
         session.map(|session| session.servers().into_iter().map(|added| added.server).collect()).unwrap_or_default();
-    let found: Vec<Found> = hits
-        .hits
-        .iter()
-        .filter_map(|hit| Found::of(context, session, &catalog, hit, &on))
-        .collect();
+    let found: Vec<Found> =
+        hits.hits.iter().filter_map(|hit| Found::of(context, session, &catalog, hit, &on)).collect();
     let more = hits.more;
     Ok(Reply::CallToolResult(answer(&arguments.query, &found, more, catalog.entries().len())))
 }
