@@ -11,7 +11,7 @@ use std::{
     io::Read as _,
     path::Path,
     process::{Command, Stdio},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result};
@@ -19,6 +19,7 @@ use catalog_index::{Document, Index, ToolDocument};
 use mcp_broker::catalog::Catalog;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 const OWN_QUERIES: &str = "catalog/queries.jsonl";
 const HELD_OUT_QUERIES: &str = "catalog/queries-held-out.jsonl";
