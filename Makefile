@@ -6,7 +6,7 @@ TOOLS := target/tools
 
 export CATALOG QUERIES FORMAT
 
-.PHONY: help demo run test test-docker escape check bench eval conformance clients clean
+.PHONY: help demo run test test-docker escape check catalog bench eval conformance clients clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile
@@ -35,6 +35,10 @@ check: $(TOOLS)/bin/cargo-machete $(TOOLS)/bin/cargo-deny ## Formatting, lints, 
 	RUSTDOCFLAGS="--deny warnings" cargo doc --workspace --no-deps --document-private-items
 	$(TOOLS)/bin/cargo-machete --skip-target-dir
 	$(TOOLS)/bin/cargo-deny check bans licenses sources
+	cargo run --quiet --example catalog-build -- --check
+
+catalog: ## Make the built-in catalog from facts (MCP_BROKER_TEST_DATA) and our own words
+	cargo run --example catalog-build
 
 escape: ## Try to get out of the sandbox that scripts run in
 	@scripts/setup build

@@ -99,7 +99,7 @@ impl App {
         clock: SharedClock,
         tasks: Tasks,
     ) -> Result<Self, OpenError> {
-        let catalog = Arc::new(Catalog::load(&settings.catalogs)?);
+        let catalog = Arc::new(Catalog::with(&settings.catalogs, settings.catalog.clone())?);
         check_servers(&catalog, &settings)?;
         let (token, _) = crate::http::load_token(folder.path())?;
         let store = Store::open(folder.path(), settings.audit.durability, &tasks).await?;

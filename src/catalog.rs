@@ -1,15 +1,24 @@
 //! The servers that could be added: every source merged, and searchable.
 //!
 //! A [`Catalog`] is a handle to one [`Snapshot`] that is replaced whole. Readers take the snapshot and keep it for as
-//! long as they work with it; nobody ever sees half of an update. The index is built once per snapshot.
+//! long as they work with it; nobody ever sees half of an update. The index is built once per snapshot, before it is put
+//! in place.
+//!
+//! A snapshot knows where every entry is and reads those that are asked for ([`pack`]). Where several sources have a name,
+//! the more trusted one's entry counts, and among equals that of the later source: third parties in the order in which they
+//! were added, then the built-in catalog, then the operator's own.
 
 pub mod config_schema;
 pub mod entry;
 pub mod file;
+pub mod foreign;
+pub mod pack;
+pub mod policy;
+mod raw;
 pub mod template;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     path::{Path, PathBuf},
     sync::{Arc, OnceLock},
 };
@@ -19,25 +28,47 @@ use catalog_index::{Document, Hits, Index, IndexError, ToolDocument};
 
 pub use entry::{Entry, Runnable};
 pub use file::{CatalogFileError, Problem};
+pub use pack::Trust;
+pub use policy::CatalogSettings;
 
 use crate::ids::ServerName;
+use file::Severity;
+use foreign::folded_name;
+use pack::Pack;
 
 /// The catalog that is compiled into the program.
 const BUILT_IN: &str = include_str!("../catalog/builtin.yaml");
+
+/// What the built-in catalog is called as a source.
+pub const BUILT_IN_SOURCE: &str = "built-in";
 
 /// How far a misspelt name may be from one that is suggested instead.
 const SUGGESTIONS_MAX: usize = 3;
 
 /// All servers that could be added.
 pub struct Catalog {
+    /// What does not change while the broker runs: the built-in catalog, and the operator's files.
+    fixed: Vec<Arc<Pack>>,
+    problems: Vec<Problem>,
+    settings: CatalogSettings,
     current: ArcSwap<Snapshot>,
 }
 
 /// The catalog at one moment.
 pub struct Snapshot {
-    entries: BTreeMap<ServerName, Arc<Entry>>,
+    packs: Vec<Arc<Pack>>,
+    slots: BTreeMap<ServerName, Slot>,
+    /// Why entries may not be added.
+    refused: HashMap<ServerName, String>,
     problems: Vec<Problem>,
     index: OnceLock<Index>,
+}
+
+/// Where an entry is, and the entry once somebody has asked for it.
+struct Slot {
+    pack: usize,
+    number: usize,
+    read: OnceLock<Option<Arc<Entry>>>,
 }
 
 impl Catalog {
@@ -48,15 +79,39 @@ impl Catalog {
     /// When a file cannot be read or is no catalog. Entries that cannot be used are left out, and reported by
     /// [`Snapshot::problems`].
     pub fn load(files: &[PathBuf]) -> Result<Self, CatalogFileError> {
-        let mut snapshot = Snapshot::empty();
-        snapshot.take(file::parse("built-in", BUILT_IN)?);
+        Self::with(files, CatalogSettings::default())
+    }
+
+    /// The same, with what the operator allows. Sources are added by [`Self::put`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::load`].
+    pub fn with(files: &[PathBuf], settings: CatalogSettings) -> Result<Self, CatalogFileError> {
+        let mut fixed = vec![Arc::new(Pack::compiled(BUILT_IN_SOURCE, BUILT_IN))];
+        let mut problems = Vec::new();
         for path in files {
-            snapshot.take(file::read(path)?);
+            let loaded = file::read(path)?;
+            problems.extend(loaded.problems);
+            fixed.push(Arc::new(Pack::read(&path.display().to_string(), loaded.entries)));
         }
-        for problem in &snapshot.problems {
+        for problem in &problems {
             tracing::warn!(catalog.problem = %problem, "a catalog entry has a problem");
         }
-        Ok(Self { current: ArcSwap::from_pointee(snapshot) })
+        let current = Snapshot::of(fixed.clone(), problems.clone(), &settings);
+        Ok(Self { fixed, problems, settings, current: ArcSwap::from_pointee(current) })
+    }
+
+    /// Makes a snapshot with these sources besides what is fixed. Nobody sees it yet.
+    #[must_use]
+    pub fn prepare(&self, sources: &[Arc<Pack>]) -> Snapshot {
+        let packs = sources.iter().chain(&self.fixed).cloned().collect();
+        Snapshot::of(packs, self.problems.clone(), &self.settings)
+    }
+
+    /// Makes `snapshot` what everybody sees from now on.
+    pub fn put(&self, snapshot: Snapshot) {
+        self.current.store(Arc::new(snapshot));
     }
 
     /// Reads one file and nothing else, not even the built-in catalog: what is measured is that file.
@@ -65,9 +120,11 @@ impl Catalog {
     ///
     /// As for [`Self::load`].
     pub fn of_file(path: &Path) -> Result<Self, CatalogFileError> {
-        let mut snapshot = Snapshot::empty();
-        snapshot.take(file::read(path)?);
-        Ok(Self { current: ArcSwap::from_pointee(snapshot) })
+        let loaded = file::read(path)?;
+        let fixed = vec![Arc::new(Pack::read(&path.display().to_string(), loaded.entries))];
+        let settings = CatalogSettings::default();
+        let current = Snapshot::of(fixed.clone(), loaded.problems.clone(), &settings);
+        Ok(Self { fixed, problems: loaded.problems, settings, current: ArcSwap::from_pointee(current) })
     }
 
     /// The catalog as it is now.
@@ -79,31 +136,121 @@ impl Catalog {
     /// The entry of that name, as it is now.
     #[must_use]
     pub fn entry(&self, name: &ServerName) -> Option<Arc<Entry>> {
-        self.current.load().entries.get(name).cloned()
+        self.current.load().entry(name).cloned()
     }
 }
 
 impl Snapshot {
-    fn empty() -> Self {
-        Self { entries: BTreeMap::new(), problems: Vec::new(), index: OnceLock::new() }
+    fn of(mut packs: Vec<Arc<Pack>>, problems: Vec<Problem>, settings: &CatalogSettings) -> Self {
+        // Stable: among equally trusted ones, the order they came in.
+        packs.sort_by_key(|pack| pack.trust);
+        let mut snapshot =
+            Self { packs, slots: BTreeMap::new(), refused: HashMap::new(), problems, index: OnceLock::new() };
+        snapshot.merge();
+        if !settings.allows_all() {
+            let refused = snapshot.all().filter_map(|entry| Some((entry.name.clone(), settings.refusal(&entry)?)));
+            snapshot.refused = refused.collect();
+        }
+        snapshot
     }
 
-    fn take(&mut self, loaded: file::Loaded) {
-        self.problems.extend(loaded.problems);
-        for entry in loaded.entries {
-            self.entries.insert(entry.name.clone(), Arc::new(entry));
+    fn merge(&mut self) {
+        let packs = self.packs.clone();
+        // From the most trusted down, so that a name is there before one that only looks like it comes.
+        let mut folded: HashMap<String, (ServerName, Trust)> = HashMap::new();
+        for (at, pack) in packs.iter().enumerate().rev() {
+            for (number, name) in pack.names() {
+                if self.slots.contains_key(name) {
+                    continue;
+                }
+                match folded.get(&folded_name(name.as_str())) {
+                    Some((known, trust)) if *trust > pack.trust => {
+                        self.problems.push(looks_like(pack, name, known));
+                        continue;
+                    }
+                    Some(_) => {}
+                    None => {
+                        folded.insert(folded_name(name.as_str()), (name.clone(), pack.trust));
+                    }
+                }
+                self.slots.insert(name.clone(), Slot { pack: at, number, read: OnceLock::new() });
+            }
         }
     }
 
-    /// Every entry, by name.
-    pub fn entries(&self) -> impl ExactSizeIterator<Item = &Arc<Entry>> {
-        self.entries.values()
+    /// Every entry that may be added, by name. Reads each one that nobody has asked for yet, and does not keep it.
+    pub fn entries(&self) -> impl ExactSizeIterator<Item = Arc<Entry>> {
+        let entries: Vec<&ServerName> = self.offered().collect();
+        let read = |name: &ServerName| self.slots.get(name).and_then(|slot| self.read(slot));
+        // A line that went bad after it was counted is an entry that says nothing.
+        entries.into_iter().map(move |name| read(name).unwrap_or_else(|| Arc::new(Entry::unreadable(name))))
     }
 
-    /// The entry of that name.
+    /// How many servers may be added.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.slots.len() - self.refused.len()
+    }
+
+    /// Whether nothing may be added.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Every entry, whether it may be added or not.
+    pub fn all(&self) -> impl Iterator<Item = Arc<Entry>> {
+        self.slots.values().filter_map(|slot| self.read(slot))
+    }
+
+    /// The entry of that name, whether it may be added or not.
     #[must_use]
     pub fn entry(&self, name: &ServerName) -> Option<&Arc<Entry>> {
-        self.entries.get(name)
+        let slot = self.slots.get(name)?;
+        slot.read.get_or_init(|| self.packs.get(slot.pack)?.entry(slot.number)).as_ref()
+    }
+
+    /// Why the server of that name may not be added; nothing if it may.
+    #[must_use]
+    pub fn refusal(&self, name: &ServerName) -> Option<&str> {
+        self.refused.get(name).map(String::as_str)
+    }
+
+    /// How much the source of an entry is trusted.
+    #[must_use]
+    pub fn trust(&self, name: &ServerName) -> Option<Trust> {
+        Some(self.packs.get(self.slots.get(name)?.pack)?.trust)
+    }
+
+    /// The sources that have an entry of that name which does not count, because another one's does.
+    #[must_use]
+    pub fn replaced(&self, name: &ServerName) -> Vec<Arc<Entry>> {
+        let counts = self.slots.get(name).map(|slot| slot.pack);
+        let others = self.packs.iter().enumerate().filter(|(at, _)| Some(*at) != counts);
+        others.filter_map(|(_, pack)| pack.entry(pack.position(name)?)).collect()
+    }
+
+    /// Each source, the one that counts least first: its name, its trust, how many entries it has and how many count.
+    #[must_use]
+    pub fn packs(&self) -> Vec<(Arc<str>, Trust, usize, usize)> {
+        let mut counting = vec![0; self.packs.len()];
+        for slot in self.slots.values() {
+            counting[slot.pack] += 1;
+        }
+        let row =
+            |(pack, counting): (&Arc<Pack>, usize)| (pack.source.clone(), pack.trust, pack.names().len(), counting);
+        self.packs.iter().zip(counting).map(row).collect()
+    }
+
+    fn offered(&self) -> impl Iterator<Item = &ServerName> {
+        self.slots.keys().filter(|name| !self.refused.contains_key(*name))
+    }
+
+    fn read(&self, slot: &Slot) -> Option<Arc<Entry>> {
+        match slot.read.get() {
+            Some(entry) => entry.clone(),
+            None => self.packs.get(slot.pack)?.entry(slot.number),
+        }
     }
 
     /// What is wrong with the files this was read from.
@@ -142,7 +289,7 @@ impl Snapshot {
     /// The entries as they are indexed.
     #[must_use]
     pub fn documents(&self) -> Vec<Document> {
-        self.entries.values().map(|entry| document(entry)).collect()
+        self.entries().map(|entry| document(&entry)).collect()
     }
 
     /// Ranks the entries for `query`.
@@ -170,7 +317,7 @@ impl Snapshot {
     pub fn suggestions(&self, name: &str) -> Vec<ServerName> {
         let folded = name.to_lowercase();
         let mut close: Vec<ServerName> =
-            self.entries.keys().filter(|known| known.as_str().to_lowercase() == folded).cloned().collect();
+            self.offered().filter(|known| known.as_str().to_lowercase() == folded).cloned().collect();
         for hit in self.search(name, SUGGESTIONS_MAX).unwrap_or_default().hits {
             if let Ok(known) = hit.name.parse()
                 && !close.contains(&known)
@@ -180,6 +327,16 @@ impl Snapshot {
         }
         close.truncate(SUGGESTIONS_MAX);
         close
+    }
+}
+
+fn looks_like(pack: &Pack, name: &ServerName, known: &ServerName) -> Problem {
+    Problem {
+        file: pack.source.clone(),
+        entry: name.to_string(),
+        field: String::new(),
+        message: format!("can be taken for `{known}`, which comes from a more trusted source: it is left out"),
+        severity: Severity::Error,
     }
 }
 
@@ -206,9 +363,65 @@ mod tests {
 
     #[test]
     fn the_built_in_catalog_has_no_problems() {
+        let whole = file::parse("built-in", BUILT_IN).unwrap();
+        assert_eq!(whole.problems, []);
+        assert_eq!(whole.entries.len(), 329);
         let catalog = Catalog::load(&[]).unwrap();
-        assert_eq!(catalog.snapshot().problems(), []);
-        assert!(catalog.snapshot().entries().len() >= 8);
+        let names: Vec<ServerName> = catalog.snapshot().entries().map(|entry| entry.name.clone()).collect();
+        assert_eq!(names, whole.entries.iter().map(|entry| entry.name.clone()).collect::<Vec<_>>());
+        for entry in catalog.snapshot().entries() {
+            assert!(!entry.description.is_empty() && !entry.phrases.is_empty(), "{} has no texts", entry.name);
+        }
+    }
+
+    #[test]
+    fn packages_of_the_built_in_catalog_have_exact_versions() {
+        let catalog = Catalog::load(&[]).unwrap();
+        let mut packages = 0;
+        for entry in catalog.snapshot().entries() {
+            for run in &entry.runs {
+                let Runnable::Package(package) = run else { continue };
+                let version = package.version.as_deref().unwrap_or_default();
+                assert!(version.starts_with(|first: char| first.is_ascii_digit()), "{}: {version}", entry.name);
+                packages += 1;
+            }
+        }
+        assert!(packages >= 100, "{packages}");
+    }
+
+    #[test]
+    fn what_is_refused_is_neither_found_nor_listed_and_stays_readable() {
+        let settings = serde_saphyr::from_str("{deny: {servers: [time]}}").unwrap();
+        let catalog = Catalog::with(&[], settings).unwrap();
+        let snapshot = catalog.snapshot();
+        let time: ServerName = "time".parse().unwrap();
+        assert_eq!(snapshot.len(), 328);
+        assert!(snapshot.entries().all(|entry| entry.name != time));
+        assert!(snapshot.search("what time is it", 10).unwrap().hits.iter().all(|hit| hit.name != "time"));
+        assert!(!snapshot.suggestions("time").contains(&time));
+        assert!(snapshot.refusal(&time).unwrap().contains("this server"));
+        assert!(snapshot.entry(&time).is_some(), "sessions that have it keep it");
+    }
+
+    #[test]
+    fn a_third_party_replaces_nothing_that_is_trusted_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s.yaml");
+        let theirs = ["time", "TIME", "their-own"].map(|name| (name.to_owned(), serde_json::json!({"image": "evil"})));
+        Pack::write(&path, &theirs.into()).unwrap();
+        let catalog = Catalog::load(&[]).unwrap();
+        let source = |trust| catalog.prepare(&[Arc::new(Pack::open(&path, "theirs", trust).unwrap())]);
+        let name = |name: &str| name.parse::<ServerName>().unwrap();
+
+        let third = source(Trust::ThirdParty);
+        assert_eq!(&*third.entry(&name("time")).unwrap().source, "built-in");
+        assert_eq!(&*third.entry(&name("their-own")).unwrap().source, "theirs");
+        assert!(third.entry(&name("TIME")).is_none(), "it looks like another");
+        assert!(third.problems()[0].message.contains("taken for `time`"), "{:?}", third.problems());
+        assert_eq!(third.replaced(&name("time")).len(), 1);
+
+        let operator = source(Trust::Operator);
+        assert_eq!(&*operator.entry(&name("time")).unwrap().source, "theirs");
     }
 
     #[test]

@@ -16,7 +16,7 @@ use std::{
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::{audit::Retention, ids::ServerName, store::Durability};
+use crate::{audit::Retention, catalog::CatalogSettings, ids::ServerName, store::Durability};
 pub use code_mode::CodeModeSettings;
 pub use containers::{ContainerBounds, ContainerSettings, Pull};
 pub use limits::Limits;
@@ -31,6 +31,8 @@ pub struct Settings {
     pub data_folder: PathBuf,
     /// Catalog files besides the built-in one; a later file's entry replaces an earlier one's.
     pub catalogs: Vec<PathBuf>,
+    /// How catalog sources are kept current, and what agents may add.
+    pub catalog: CatalogSettings,
     /// Servers that every session has, whether it adds any or not.
     pub servers: Vec<ServerName>,
     /// Config that servers have in every session; what a session sets comes over it.
@@ -85,6 +87,7 @@ pub struct SettingsFile {
     allowed_hosts: Vec<String>,
     allowed_origins: Vec<String>,
     catalogs: Vec<PathBuf>,
+    catalog: CatalogSettings,
     servers: Vec<ServerName>,
     server_config: BTreeMap<ServerName, Map<String, Value>>,
     features: BTreeMap<String, FeatureSetting>,
@@ -146,6 +149,7 @@ impl Settings {
         Self {
             data_folder,
             catalogs: joined(file.catalogs, overrides.catalogs),
+            catalog: file.catalog,
             servers: joined(file.servers, overrides.servers),
             server_config: file.server_config,
             features: file.features,

@@ -63,6 +63,13 @@ impl ConfigSchema {
         Ok(Some(schema))
     }
 
+    /// Takes what [`Self::new`] accepted before: checking a schema takes longer than everything else about an entry.
+    #[must_use]
+    pub fn stored(objects: Vec<Value>) -> Option<Self> {
+        let objects: Vec<Value> = objects.into_iter().filter(|object| !is_empty(object)).collect();
+        (!objects.is_empty()).then_some(Self { objects })
+    }
+
     /// What is wrong with `config`; empty when nothing is.
     #[must_use]
     pub fn problems(&self, config: &Value) -> Vec<String> {
@@ -105,6 +112,13 @@ impl ConfigSchema {
             .collect();
         names.dedup();
         names
+    }
+
+    /// Names that have to be given and cannot be, because the schema says nothing else about them.
+    pub fn required_without_property(&self) -> impl Iterator<Item = String> {
+        self.required()
+            .into_iter()
+            .filter(|name| !self.objects.iter().any(|object| object["properties"].get(name.as_str()).is_some()))
     }
 
     /// Whether `path`, as a template of the server `name` writes it, is a property of this schema.

@@ -18,10 +18,16 @@ pub struct Entry {
     pub source: Arc<str>,
     pub category: String,
     pub tags: Vec<String>,
-    /// What a person would ask for who does not know the name; for the search.
+    /// What people ask for who do not know the product's name.
     pub phrases: Vec<String>,
     /// How often it was pulled, as far as that is known; settles ties in the search.
     pub pulls: u64,
+    /// The newest version its source knows of.
+    pub version: Option<String>,
+    /// Versions its source had before, the newest first.
+    pub versions: Vec<String>,
+    /// The repository it is made from.
+    pub upstream: Option<String>,
     pub tools: Vec<EntryTool>,
     pub secrets: Vec<SecretSpec>,
     pub env: Vec<EnvSpec>,
@@ -249,6 +255,31 @@ pub enum RemoteTransport {
 }
 
 impl Entry {
+    /// What stands for an entry whose text is gone: it has a name and cannot be run.
+    #[must_use]
+    pub fn unreadable(name: &ServerName) -> Self {
+        Self {
+            name: name.clone(),
+            title: name.to_string(),
+            description: String::new(),
+            source: "".into(),
+            category: String::new(),
+            tags: Vec::new(),
+            phrases: Vec::new(),
+            pulls: 0,
+            version: None,
+            versions: Vec::new(),
+            upstream: None,
+            tools: Vec::new(),
+            secrets: Vec::new(),
+            env: Vec::new(),
+            config: None,
+            runs: Vec::new(),
+            shared: false,
+            long_lived: false,
+        }
+    }
+
     /// What changes when something else would be started: stored tool lists are kept under it.
     #[must_use]
     pub fn fingerprint(&self, run: &Runnable) -> String {

@@ -43,9 +43,9 @@ pub(super) fn run(global: &Global, command: CatalogCommand) -> anyhow::Result<Ex
 }
 
 fn load(global: &Global, more: Vec<PathBuf>) -> anyhow::Result<Catalog> {
-    let mut files = global.settings()?.catalogs;
-    files.extend(more);
-    Ok(Catalog::load(&files)?)
+    let settings = global.settings()?;
+    let files: Vec<PathBuf> = settings.catalogs.into_iter().chain(more).collect();
+    Ok(Catalog::with(&files, settings.catalog)?)
 }
 
 fn list(catalog: &Catalog) {

@@ -26,7 +26,7 @@ pub(super) async fn run(global: &Global) -> anyhow::Result<ExitCode> {
         match &catalog {
             Ok(catalog) => {
                 let snapshot = catalog.snapshot();
-                Ok(format!("{} servers, {} problems", snapshot.entries().len(), snapshot.problems().len()))
+                Ok(format!("{} servers, {} problems", snapshot.len(), snapshot.problems().len()))
             }
             Err(error) => Err(error.to_string()),
         },

@@ -54,5 +54,5 @@ fn announce(app: &App, listener: &Listener) {
         output::say("token: none is asked for (--no-auth)");
     }
     let snapshot = app.catalog.snapshot();
-    output::say(format!("catalog: {} servers, {} problems", snapshot.entries().len(), snapshot.problems().len()));
+    output::say(format!("catalog: {} servers, {} problems", snapshot.len(), snapshot.problems().len()));
 }

@@ -184,7 +184,7 @@ async fn status(State(state): State<ApiState>) -> Answer {
         "url": inner.base_url.get(),
         "sessions": inner.tools.sessions().list().await?.len(),
         "instances": inner.supervisor.running(),
-        "catalog": {"servers": snapshot.entries().len(), "problems": snapshot.problems().len()},
+        "catalog": {"servers": snapshot.len(), "problems": snapshot.problems().len()},
     })))
 }
 

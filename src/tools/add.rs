@@ -81,6 +81,10 @@ pub(super) async fn run(
     };
     let detail = arguments.detail;
     let entry = entry_named(context, &arguments.name)?;
+    if let Some(refusal) = context.catalog.snapshot().refusal(&entry.name) {
+        let text = format!("Server `{}` was not added: {refusal}. mcp-find shows what can be added.", entry.name);
+        return Err(Failure::refused(text));
+    }
     let lock = session.server_lock(&entry.name);
     let _one_change_at_a_time = lock.lock().await;
     let added = add(context, session, caller, &entry, &activate, arguments.config).await?;

@@ -85,7 +85,7 @@ pub(super) fn run(
     let found: Vec<Found> =
         hits.hits.iter().filter_map(|hit| Found::of(context, session, &catalog, hit, &on)).collect();
     let more = hits.more;
-    Ok(Reply::CallToolResult(answer(&arguments.query, &found, more, catalog.entries().len())))
+    Ok(Reply::CallToolResult(answer(&arguments.query, &found, more, catalog.len())))
 }
 
 struct Found {

@@ -9,6 +9,7 @@ use std::{
 
 use mcp_broker::{
     app::{App, DataFolder},
+    catalog::CatalogSettings,
     clock::{Clock as _, ManualClock, SystemClock},
     config::{AuditSettings, CodeModeSettings, ContainerSettings, FeatureSetting, HttpSettings, Limits, Settings},
     http::Listener,
@@ -32,6 +33,7 @@ pub struct Builder {
     more: Vec<PathBuf>,
     containers: ContainerSettings,
     code_mode: CodeModeSettings,
+    policy: CatalogSettings,
 }
 
 /// A broker that serves HTTP. Dropping it fails the test if a server or an open record is left.
@@ -60,6 +62,7 @@ impl TestBroker {
             more: Vec::new(),
             code_mode: CodeModeSettings { program: Some(program().into()), ..CodeModeSettings::default() },
             containers: ContainerSettings { engine: Some("none".to_owned()), ..ContainerSettings::default() },
+            policy: CatalogSettings { refresh_seconds: 0, ..CatalogSettings::default() },
         }
     }
 
@@ -199,6 +202,12 @@ impl Builder {
         self
     }
 
+    /// What agents may add, and how often sources are asked.
+    pub fn policy(mut self, policy: CatalogSettings) -> Self {
+        self.policy = policy;
+        self
+    }
+
     /// A further catalog file.
     pub fn catalog_file(mut self, path: PathBuf) -> Self {
         self.more.push(path);
@@ -209,6 +218,7 @@ impl Builder {
         let mut catalogs = vec![self.catalog.write(self.folder.path())];
         catalogs.extend(self.more);
         let settings = Settings {
+            catalog: self.policy,
             data_folder: self.folder.path().to_path_buf(),
             catalogs,
             servers: self.servers,
