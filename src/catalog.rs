@@ -9,12 +9,18 @@
 //! were added, then the built-in catalog, then the operator's own.
 
 pub mod config_schema;
+pub mod document;
 pub mod entry;
+pub mod fetch;
 pub mod file;
 pub mod foreign;
 pub mod pack;
 pub mod policy;
 mod raw;
+pub mod registry;
+pub mod server_json;
+pub mod source;
+pub mod sources;
 pub mod template;
 
 use std::{
@@ -30,6 +36,7 @@ pub use entry::{Entry, Runnable};
 pub use file::{CatalogFileError, Problem};
 pub use pack::Trust;
 pub use policy::CatalogSettings;
+pub use sources::Sources;
 
 use crate::ids::ServerName;
 use file::Severity;
@@ -82,7 +89,7 @@ impl Catalog {
         Self::with(files, CatalogSettings::default())
     }
 
-    /// The same, with what the operator allows. Sources are added by [`Self::put`].
+    /// The same, with what the operator allows.
     ///
     /// # Errors
     ///
@@ -102,18 +109,6 @@ impl Catalog {
         Ok(Self { fixed, problems, settings, current: ArcSwap::from_pointee(current) })
     }
 
-    /// Makes a snapshot with these sources besides what is fixed. Nobody sees it yet.
-    #[must_use]
-    pub fn prepare(&self, sources: &[Arc<Pack>]) -> Snapshot {
-        let packs = sources.iter().chain(&self.fixed).cloned().collect();
-        Snapshot::of(packs, self.problems.clone(), &self.settings)
-    }
-
-    /// Makes `snapshot` what everybody sees from now on.
-    pub fn put(&self, snapshot: Snapshot) {
-        self.current.store(Arc::new(snapshot));
-    }
-
     /// Reads one file and nothing else, not even the built-in catalog: what is measured is that file.
     ///
     /// # Errors
@@ -125,6 +120,18 @@ impl Catalog {
         let settings = CatalogSettings::default();
         let current = Snapshot::of(fixed.clone(), loaded.problems.clone(), &settings);
         Ok(Self { fixed, problems: loaded.problems, settings, current: ArcSwap::from_pointee(current) })
+    }
+
+    /// Makes a snapshot with these sources besides what is fixed. Nobody sees it yet.
+    #[must_use]
+    pub fn prepare(&self, sources: &[Arc<Pack>]) -> Snapshot {
+        let packs = sources.iter().chain(&self.fixed).cloned().collect();
+        Snapshot::of(packs, self.problems.clone(), &self.settings)
+    }
+
+    /// Makes `snapshot` what everybody sees from now on.
+    pub fn put(&self, snapshot: Snapshot) {
+        self.current.store(Arc::new(snapshot));
     }
 
     /// The catalog as it is now.

@@ -31,7 +31,7 @@ pub struct Settings {
     pub data_folder: PathBuf,
     /// Catalog files besides the built-in one; a later file's entry replaces an earlier one's.
     pub catalogs: Vec<PathBuf>,
-    /// How catalog sources are kept current, and what agents may add.
+    /// What agents may add.
     pub catalog: CatalogSettings,
     /// Servers that every session has, whether it adds any or not.
     pub servers: Vec<ServerName>,

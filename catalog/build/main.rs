@@ -12,6 +12,8 @@
 //! The result is a catalog file like any other, with one entry a line, so that the broker finds an entry without reading
 //! the others.
 
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "what it says is for who runs it")]
+
 mod mend;
 mod merge;
 
@@ -92,7 +94,7 @@ fn run(data: &Path, check: bool) -> Result<String, Failure> {
     let texts = texts(&folder.join("texts"))?;
     let own: Own = read(&folder.join("own.yaml"))?;
     let packages: BTreeMap<String, Map<String, Value>> = read(&folder.join("packages.yaml"))?;
-    let made = merge::merge(facts.registry, texts, own, packages)?;
+    let made = merge::merge(&facts.registry, texts, own, packages)?;
     let mut built = HEADER.to_owned();
     for (name, entry) in &made {
         built.push_str(&format!("  {}: {}\n", serde_json::to_string(name)?, serde_json::to_string(entry)?));

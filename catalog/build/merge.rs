@@ -30,13 +30,13 @@ const METADATA_FACTS: [&str; 7] = ["category", "tags", "license", "owner", "pull
 
 /// Joins everything, and refuses what does not fit together.
 pub(crate) fn merge(
-    facts: BTreeMap<String, Fields>,
+    facts: &BTreeMap<String, Fields>,
     mut texts: BTreeMap<String, Text>,
     mut own: Own,
     mut packages: BTreeMap<String, Fields>,
 ) -> Result<BTreeMap<String, Value>, Failure> {
     let mut made = BTreeMap::new();
-    for (name, fact) in &facts {
+    for (name, fact) in facts {
         let text = texts.remove(name).ok_or_else(|| format!("texts/ says nothing about {name}"))?;
         let optional = own.optional_secrets.remove(name).unwrap_or_default();
         let mut entry = described(name, fact, &text)?;

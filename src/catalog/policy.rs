@@ -5,21 +5,13 @@ use serde::Deserialize;
 use super::entry::Entry;
 
 /// `catalog:` in the settings.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CatalogSettings {
-    /// How often sources are asked whether they have changed; 0 for never.
-    pub refresh_seconds: u64,
     /// If it names anything, nothing else can be added.
     pub allow: Lists,
     /// What cannot be added, whatever `allow` says.
     pub deny: Lists,
-}
-
-impl Default for CatalogSettings {
-    fn default() -> Self {
-        Self { refresh_seconds: 6 * 3600, allow: Lists::default(), deny: Lists::default() }
-    }
 }
 
 /// Names of sources, servers and categories. `*` stands for any text.

@@ -124,9 +124,8 @@ struct RawMetadata {
     /// What people ask for who do not know the product's name.
     #[serde(default)]
     phrases: Vec<String>,
-    /// How often it was pulled.
     #[serde(default)]
-    pulls: Option<u64>,
+    pulls: Value,
     /// The newest version that the source knows of.
     #[serde(default)]
     version: Option<String>,
@@ -235,7 +234,7 @@ impl Reader {
             category: displayable(&raw.metadata.category.unwrap_or_default(), TITLE_CHARACTERS_MAX),
             tags: short_list(raw.metadata.tags),
             phrases: short_list(raw.metadata.phrases),
-            pulls: raw.metadata.pulls.unwrap_or_default(),
+            pulls: raw.metadata.pulls.as_u64().unwrap_or_default(),
             version: raw.metadata.version.map(|version| displayable(&version, TITLE_CHARACTERS_MAX)),
             versions: short_list(raw.metadata.versions),
             upstream: raw.upstream.filter(|url| !url.is_empty()).map(|url| displayable(&url, TITLE_CHARACTERS_MAX)),

@@ -1,11 +1,16 @@
 //! `mcp-broker catalog`.
 
+mod show;
+
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::Subcommand;
 
 use super::{Global, output};
-use crate::catalog::{Catalog, Runnable, file};
+use crate::{
+    catalog::{Catalog, Runnable, file},
+    ids::ServerName,
+};
 
 /// Look into the catalog.
 #[derive(Debug, Subcommand)]
@@ -13,6 +18,13 @@ pub(super) enum CatalogCommand {
     /// List every server
     #[command(visible_alias = "list")]
     Ls {
+        /// A catalog file besides the built-in one
+        #[arg(long, value_name = "FILE")]
+        catalog: Vec<PathBuf>,
+    },
+    /// Show all that is known of one server, and how to use it
+    Show {
+        name: ServerName,
         /// A catalog file besides the built-in one
         #[arg(long, value_name = "FILE")]
         catalog: Vec<PathBuf>,
@@ -36,6 +48,7 @@ pub(super) enum CatalogCommand {
 pub(super) fn run(global: &Global, command: CatalogCommand) -> anyhow::Result<ExitCode> {
     match command {
         CatalogCommand::Ls { catalog } => list(&load(global, catalog)?),
+        CatalogCommand::Show { name, catalog } => show::show(&load(global, catalog)?, &name)?,
         CatalogCommand::Search { query, limit, catalog } => search(&load(global, catalog)?, &query, limit)?,
         CatalogCommand::Validate { files } => return validate(&files),
     }

@@ -62,7 +62,7 @@ impl TestBroker {
             more: Vec::new(),
             code_mode: CodeModeSettings { program: Some(program().into()), ..CodeModeSettings::default() },
             containers: ContainerSettings { engine: Some("none".to_owned()), ..ContainerSettings::default() },
-            policy: CatalogSettings { refresh_seconds: 0, ..CatalogSettings::default() },
+            policy: CatalogSettings::default(),
         }
     }
 
@@ -199,12 +199,6 @@ impl Builder {
     pub fn containers(mut self, change: impl FnOnce(&mut ContainerSettings)) -> Self {
         self.containers.engine = None;
         change(&mut self.containers);
-        self
-    }
-
-    /// What agents may add, and how often sources are asked.
-    pub fn policy(mut self, policy: CatalogSettings) -> Self {
-        self.policy = policy;
         self
     }
 
