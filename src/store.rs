@@ -12,6 +12,7 @@ mod learned;
 mod migrate;
 mod secrets;
 pub mod sessions;
+mod transaction;
 mod writer;
 
 use std::{
