@@ -4,9 +4,9 @@ MACHETE_VERSION := 0.9.2
 DENY_VERSION := 0.20.2
 TOOLS := target/tools
 
-export CATALOG QUERIES FORMAT
+export CATALOG QUERIES FORMAT FOR SEED
 
-.PHONY: help demo run test test-docker escape check catalog bench eval conformance clients clean
+.PHONY: help demo run test test-docker chaos escape check catalog bench eval conformance clients clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile
@@ -27,6 +27,11 @@ test-docker: ## Run the container stories against a real Docker Engine, started 
 	@scripts/setup docker
 	cargo build --bin mcp-broker --example fixture-server
 	tests/docker/run
+
+chaos: ## Kill the broker and fill its disk at random instants: FOR=60 seconds, SEED=number
+	@scripts/setup test
+	cargo build --bin mcp-broker --example fixture-server
+	cargo test --test it -- --ignored --nocapture chaos
 
 check: $(TOOLS)/bin/cargo-machete $(TOOLS)/bin/cargo-deny ## Formatting, lints, documentation, dependencies
 	@scripts/setup build

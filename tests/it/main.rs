@@ -12,6 +12,7 @@ mod support;
 
 mod answers;
 mod audit;
+mod chaos;
 mod code_mode;
 mod command_line;
 mod containers;

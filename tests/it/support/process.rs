@@ -105,15 +105,19 @@ impl Home {
         self.serve_at("127.0.0.1:0").await
     }
 
-    pub async fn serve_at(&self, address: &str) -> BrokerProcess {
+    /// A broker that may not serve yet.
+    pub fn starting_at(&self, address: &str) -> Child {
         let catalog = self.catalog.display().to_string();
-        let mut child = self
-            .command(&["serve", "--listen", address, "--catalog", &catalog, "--log", "warn"])
+        self.command(&["serve", "--listen", address, "--catalog", &catalog, "--log", "warn"])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit())
             .spawn()
-            .expect("the command runs");
+            .expect("the command runs")
+    }
+
+    pub async fn serve_at(&self, address: &str) -> BrokerProcess {
+        let mut child = self.starting_at(address);
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let first = lines.next_line().await.unwrap().expect("the broker says where it listens");
         let url = first.rsplit(' ').next().unwrap().to_owned();
