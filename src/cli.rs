@@ -7,6 +7,7 @@
 //! data folder; 4 the audit log is not intact.
 
 mod audit;
+mod backup;
 mod broker;
 mod catalog;
 mod doctor;
@@ -74,11 +75,13 @@ enum Command {
     /// Keep secrets for servers
     #[command(subcommand)]
     Secret(secret::SecretCommand),
-    /// List, make and end sessions
+    /// List, make, hand over, copy and end sessions
     #[command(subcommand)]
     Session(session::SessionCommand),
     /// Show what was done
     Audit(Box<audit::AuditArgs>),
+    /// Copy the database to a file, also while a broker is running on it
+    Backup(backup::BackupArgs),
     /// Look into the catalog
     #[command(subcommand)]
     Catalog(catalog::CatalogCommand),
@@ -175,6 +178,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Secret(command) => secret::run(&global, command).await,
         Command::Session(command) => session::run(&global, command).await,
         Command::Audit(args) => audit::run(&global, *args).await,
+        Command::Backup(args) => backup::run(&global, args).await,
         Command::Catalog(command) => catalog::run(&global, command),
         Command::Status => status::run(&global).await,
         Command::Doctor => doctor::run(&global).await,

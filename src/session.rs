@@ -73,7 +73,7 @@ pub struct Session {
     id: SessionId,
     kind: SessionKind,
     principal: Principal,
-    name: Option<String>,
+    name: Mutex<Option<String>>,
     created_at: Timestamp,
     used_at: AtomicI64,
     flushed_at: AtomicI64,
@@ -131,7 +131,7 @@ impl Session {
             id: row.id,
             kind: row.kind,
             principal: row.principal,
-            name: row.name,
+            name: Mutex::new(row.name),
             created_at: row.created_at,
             used_at: AtomicI64::new(used_at),
             flushed_at: AtomicI64::new(used_at),
@@ -169,8 +169,12 @@ impl Session {
     }
 
     #[must_use]
-    pub fn name(&self) -> Option<&str> {
-        self.name.as_deref()
+    pub fn name(&self) -> Option<String> {
+        self.lock(&self.name).clone()
+    }
+
+    fn put_name(&self, name: String) {
+        *self.lock(&self.name) = Some(name);
     }
 
     #[must_use]
@@ -210,6 +214,12 @@ impl Session {
     #[must_use]
     pub fn config(&self, server: &ServerName) -> Map<String, Value> {
         self.read().configs.get(server).cloned().unwrap_or_default()
+    }
+
+    /// Every config that was set, also of servers that are not on.
+    #[must_use]
+    pub fn configs(&self) -> BTreeMap<ServerName, Map<String, Value>> {
+        self.read().configs.clone()
     }
 
     /// The prefix a server has, or would get.

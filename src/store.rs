@@ -13,6 +13,7 @@ mod migrate;
 mod secrets;
 pub mod sessions;
 mod transaction;
+mod upkeep;
 mod writer;
 
 use std::{

@@ -2,6 +2,9 @@
 
 use std::process::ExitCode;
 
+use http::Method;
+use serde_json::Value;
+
 use super::{Global, broker::Broker, output};
 use crate::{
     catalog::{Catalog, entry::Registry},
@@ -48,9 +51,28 @@ pub(super) async fn run(global: &Global) -> anyhow::Result<ExitCode> {
         Ok(broker) => {
             let how = if broker.is_running() { "a broker is running on it" } else { "it can be used" };
             report("data folder", Ok(format!("{folder}; {how}")));
+            match broker.ask(Method::GET, "/v1/integrity", None).await {
+                Ok(found) => {
+                    report("database", whole(&found["database"]));
+                    report("audit log", intact(&found["log"]));
+                }
+                Err(error) => report("database", Err(format!("{error:#}"))),
+            }
             broker.close().await;
         }
         Err(error) => report("data folder", Err(format!("{error:#}"))),
     }
     Ok(if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn whole(problems: &Value) -> Result<String, String> {
+    let problems: Vec<&str> = problems.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    if problems.is_empty() { Ok("whole".to_owned()) } else { Err(problems.join("; ")) }
+}
+
+fn intact(log: &Value) -> Result<String, String> {
+    if log["intact"] == true {
+        return Ok(format!("intact, {} events", log["events"]));
+    }
+    Err(format!("not intact from event {} on: {}", log["event"], log["problem"].as_str().unwrap_or_default()))
 }

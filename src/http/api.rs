@@ -5,6 +5,7 @@
 
 mod audit;
 mod sessions;
+mod upkeep;
 
 use std::sync::{Arc, OnceLock};
 
@@ -104,6 +105,7 @@ pub(super) fn router(state: ApiState) -> Router {
         .route("/secrets/{name}", put(set_secret).delete(remove_secret))
         .merge(sessions::router())
         .merge(audit::router())
+        .merge(upkeep::router())
         .with_state(state)
 }
 

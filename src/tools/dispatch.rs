@@ -169,7 +169,7 @@ impl Context {
             ManagementTool::Add => add::run(self, session, caller, arguments, handle).await,
             ManagementTool::ConfigSet => config_set::run(self, session, arguments, handle).await,
             ManagementTool::Remove => remove::run(self, session, arguments).await,
-            ManagementTool::List => list::run(self, session, caller, handle).await,
+            ManagementTool::List => list::run(self, session, caller, arguments, handle).await,
             ManagementTool::CodeMode => code_mode::run(self, session, caller, arguments, handle, record).await,
             ManagementTool::Exec => Err(Failure::invalid("mcp-exec needs the name of a tool")),
         }

@@ -25,6 +25,7 @@ mod official_clients;
 mod proxy;
 mod real_servers;
 mod remote;
+mod session_commands;
 mod sessions;
 mod standard_streams;
 mod troubled_servers;
