@@ -30,6 +30,9 @@ const READY_MAX: usize = 2;
 /// How long a worker may take to boot.
 const BOOT_MAX: Duration = Duration::from_secs(20);
 
+/// What is passed on of why a worker cannot work.
+const WHY_CHARACTERS_MAX: usize = 300;
+
 /// A longer message ends a worker.
 const MESSAGE_BYTES_MAX: u64 = 64 << 20;
 
@@ -51,9 +54,9 @@ struct Inner {
 /// A worker cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum PoolError {
-    #[error("could not start a worker for the script")]
+    #[error("could not start a worker for the script; nothing was run. `mcp-broker doctor` tries one")]
     Start(#[source] io::Error),
-    #[error("the worker for the script did not start: {0}")]
+    #[error("the worker for the script did not start, and nothing was run: {0}. `mcp-broker doctor` tries one")]
     Boot(String),
 }
 
@@ -173,6 +176,7 @@ impl Pool {
         let mut worker = Worker { child, input, output: BufReader::new(output), line: Vec::new() };
         match tokio::time::timeout(BOOT_MAX, worker.receive()).await {
             Ok(Some(FromWorker::Ready)) => Ok(worker),
+            Ok(Some(FromWorker::Unable(why))) => Err(PoolError::Boot(why.chars().take(WHY_CHARACTERS_MAX).collect())),
             Ok(_) => {
                 let status =
                     worker.child.wait().await.map_or_else(|error| error.to_string(), |status| status.to_string());

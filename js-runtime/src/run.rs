@@ -6,7 +6,7 @@ use serde_json::Value;
 use tokio::{sync::Semaphore, task::JoinSet, time::Instant};
 
 use crate::{
-    CallRecord, Ending, Host, Limit, Limits, Outcome, Script, ScriptError,
+    CallError, CallRecord, Ending, Host, Limit, Limits, Outcome, Script, ScriptError,
     message::{FromWorker, ToWorker},
     pool::Worker,
 };
@@ -28,12 +28,15 @@ pub(crate) async fn run(
     limits: &Limits,
     cancelled: impl Future<Output = ()> + Send,
 ) -> Outcome {
-    let mut state = Progress { logs: Vec::new(), log_bytes: 0, calls: Vec::new(), numbers: HashMap::new() };
+    let mut state =
+        Progress { is_read: false, logs: Vec::new(), log_bytes: 0, calls: Vec::new(), numbers: HashMap::new() };
     let ending = watch(worker, script, host, limits, cancelled, &mut state).await;
     Outcome { ending, logs: state.logs, calls: state.calls }
 }
 
 struct Progress {
+    /// Whether the script has been read.
+    is_read: bool,
     logs: Vec<String>,
     log_bytes: usize,
     calls: Vec<CallRecord>,
@@ -43,7 +46,7 @@ struct Progress {
 
 struct Answered {
     id: u64,
-    outcome: Result<Value, String>,
+    outcome: Result<Value, CallError>,
     took: Duration,
 }
 
@@ -94,7 +97,11 @@ async fn watch(
             }
             Some(FromWorker::Log(line)) => state.log(line, limits.log_bytes_max),
             Some(FromWorker::Done(outcome)) => return done(outcome, limits),
-            Some(FromWorker::Ready) => return Ending::Lost("the worker said what it has no business to".to_owned()),
+            Some(FromWorker::Read) if !state.is_read => state.is_read = true,
+            Some(FromWorker::Ready | FromWorker::Read | FromWorker::Unable(_)) => {
+                return Ending::Lost("the worker said what it has no business to".to_owned());
+            }
+            None if !state.is_read => return unread(worker).await,
             None => return lost(worker).await,
         }
     }
@@ -115,6 +122,20 @@ fn done(outcome: Result<Value, ScriptError>, limits: &Limits) -> Ending {
 fn is_full_heap(error: &ScriptError) -> bool {
     let thrown = error.name == "InternalError" && error.message == "out of memory";
     thrown || (error.stack.is_none() && error.message.ends_with("execution terminated"))
+}
+
+/// A worker that ended while it read a script: what is nested too deep takes more stack than there is.
+async fn unread(worker: &mut Worker) -> Ending {
+    match lost(worker).await {
+        Ending::Limit(Limit::Heap) => Ending::Error(ScriptError {
+            name: "SyntaxError".to_owned(),
+            message: "the script is nested too deep to be read: write it with fewer levels".to_owned(),
+            line: None,
+            column: None,
+            stack: None,
+        }),
+        other => other,
+    }
 }
 
 async fn lost(worker: &mut Worker) -> Ending {

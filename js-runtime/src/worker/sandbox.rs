@@ -16,6 +16,18 @@ const BESIDE_HEAP_BYTES: u64 = 192 << 20;
 #[cfg(feature = "v8")]
 const BESIDE_HEAP_BYTES: u64 = 4 << 30;
 
+/// What holds a worker on this machine, and what does not because the kernel lacks it.
+#[must_use]
+pub fn offered() -> Vec<(&'static str, bool)> {
+    let actions = std::fs::read_to_string("/proc/sys/kernel/seccomp/actions_avail").unwrap_or_default();
+    vec![
+        ("limits of memory, time, files and core dumps", true),
+        ("an empty environment and no open files", true),
+        ("no new privileges", cfg!(target_os = "linux")),
+        ("a filter of system calls (seccomp)", actions.split_whitespace().any(|action| action == "kill_process")),
+    ]
+}
+
 /// Locks this process in, for good.
 ///
 /// # Errors

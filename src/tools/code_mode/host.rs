@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use js_runtime::{CallFuture, Host};
+use js_runtime::{CallError, CallFuture, Host};
 use rmcp::model::{CallToolRequestParams, CallToolResult};
 use serde_json::{Map, Value};
 use tokio_util::sync::DropGuard;
@@ -30,7 +30,7 @@ pub(super) struct SessionHost {
 impl Host for SessionHost {
     fn call(&self, server: String, tool: String, arguments: Value) -> CallFuture {
         let host = self.clone();
-        Box::pin(async move { host.make(&server, &tool, arguments).await })
+        Box::pin(async move { host.make(&server, &tool, arguments).await.map_err(CallError::from) })
     }
 }
 
