@@ -129,6 +129,8 @@ impl App {
             server_config: settings.server_config.clone(),
             tasks: tasks.clone(),
             code_mode: CodeMode::new(settings.code_mode.clone(), tasks.clone()),
+            store: store.clone(),
+            clock: clock.clone(),
         });
         let secrets_seed = secrets.derive_key("audit checkpoints");
         let api = ApiState::new(ApiParts {
