@@ -6,6 +6,12 @@ TOOLS := target/tools
 
 export CATALOG QUERIES FORMAT FOR SEED
 
+# The engine that scripts run on: quickjs or v8. V8's library is downloaded by its crate, or taken from RUSTY_V8_ARCHIVE.
+ENGINE := quickjs
+ifneq ($(ENGINE),quickjs)
+ENGINE_FLAGS := --no-default-features --features $(ENGINE) --target-dir target/$(ENGINE)
+endif
+
 .PHONY: help demo run test test-docker chaos escape check catalog bench eval conformance clients clean
 
 help: ## List the targets
@@ -45,9 +51,9 @@ check: $(TOOLS)/bin/cargo-machete $(TOOLS)/bin/cargo-deny ## Formatting, lints, 
 catalog: ## Make the built-in catalog from facts (MCP_BROKER_TEST_DATA) and our own words
 	cargo run --example catalog-build
 
-escape: ## Try to get out of the sandbox that scripts run in
+escape: ## Try to get out of the sandbox that scripts run in (ENGINE=v8: on V8)
 	@scripts/setup build
-	cargo test -p js-runtime --test escape
+	cargo test -p js-runtime --test escape $(ENGINE_FLAGS)
 
 bench: ## Measure what the broker costs, beside the same calls without it
 	@scripts/setup test
