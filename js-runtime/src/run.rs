@@ -8,13 +8,15 @@ use tokio::{sync::Semaphore, task::JoinSet, time::Instant};
 use crate::{
     CallError, CallRecord, Ending, Host, Limit, Limits, Outcome, Script, ScriptError,
     message::{FromWorker, ToWorker},
-    pool::Worker,
+    pool::{Death, Worker},
 };
 
-/// Signals by which the kernel enforces a limit.
+/// Signals by which the kernel enforces a limit, and by which an engine gives up.
 const SIGXCPU: i32 = 24;
 const SIGKILL: i32 = 9;
 const SIGABRT: i32 = 6;
+const SIGILL: i32 = 4;
+const SIGTRAP: i32 = 5;
 const SIGSEGV: i32 = 11;
 const SIGSYS: i32 = 31;
 
@@ -139,13 +141,18 @@ async fn unread(worker: &mut Worker) -> Ending {
 }
 
 async fn lost(worker: &mut Worker) -> Ending {
-    match worker.ended().await {
-        Some(SIGXCPU) => Ending::Limit(Limit::Cpu),
-        Some(SIGABRT | SIGSEGV) => Ending::Limit(Limit::Heap),
-        Some(SIGSYS) => Ending::Lost("the script made its worker do what it must not".to_owned()),
-        Some(SIGKILL) => Ending::Lost("the worker was killed, by somebody or by a kernel without memory".to_owned()),
-        Some(signal) => Ending::Lost(format!("the worker was ended by signal {signal}")),
-        None => Ending::Lost("the worker ended by itself".to_owned()),
+    let Some(Death { signal, last_words }) = worker.ended().await else {
+        return Ending::Lost("the worker ended by itself".to_owned());
+    };
+    match signal {
+        SIGXCPU => Ending::Limit(Limit::Cpu),
+        // Memory that is not given, or a stack that is too deep.
+        SIGABRT | SIGSEGV => Ending::Limit(Limit::Heap),
+        // How V8 ends itself, for this reason or another.
+        SIGILL | SIGTRAP if last_words.contains("out of memory") => Ending::Limit(Limit::Heap),
+        SIGSYS => Ending::Lost("the script made its worker do what it must not".to_owned()),
+        SIGKILL => Ending::Lost("the worker was killed, by somebody or by a kernel without memory".to_owned()),
+        signal => Ending::Lost(format!("the worker was ended by signal {signal}")),
     }
 }
 

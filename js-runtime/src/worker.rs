@@ -159,7 +159,10 @@ fn boot(heap_bytes: u64, waiting: SharedWaiting) -> io::Result<(JsRuntime, v8::G
         ..Default::default()
     };
     let heap = usize::try_from(heap_bytes).unwrap_or(usize::MAX);
+    // One thread: others would still be starting when the worker is locked in, and ask for what it must not have then.
+    deno_core::v8_set_flags(vec![String::new(), "--single-threaded".to_owned()]);
     let mut engine = JsRuntime::try_new(RuntimeOptions {
+        v8_platform: Some(v8::new_single_threaded_default_platform(false).make_shared()),
         extensions: vec![extension],
         create_params: Some(v8::CreateParams::default().heap_limits(0, heap)),
         ..Default::default()
