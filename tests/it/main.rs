@@ -19,6 +19,7 @@ mod containers;
 mod conversation;
 mod doors;
 mod features;
+mod hostile_scripts;
 mod isolation;
 mod kill;
 mod official_clients;
