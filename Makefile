@@ -12,7 +12,7 @@ ifneq ($(ENGINE),quickjs)
 ENGINE_FLAGS := --no-default-features --features $(ENGINE) --target-dir target/$(ENGINE)
 endif
 
-.PHONY: help demo run test test-docker chaos escape check catalog bench eval conformance clients clean
+.PHONY: help demo run test test-docker test-code chaos escape check catalog bench eval conformance clients clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile
@@ -50,6 +50,12 @@ check: $(TOOLS)/bin/cargo-machete $(TOOLS)/bin/cargo-deny ## Formatting, lints, 
 
 catalog: ## Make the built-in catalog from facts (MCP_BROKER_TEST_DATA) and our own words
 	cargo run --example catalog-build
+
+test-code: ## Run the tests of scripts and their workers (ENGINE=v8: on V8)
+	@scripts/setup test
+	cargo build --bin mcp-broker --example fixture-server $(ENGINE_FLAGS)
+	cargo test -p js-runtime $(ENGINE_FLAGS)
+	cargo test --test it $(ENGINE_FLAGS) -- code_mode scripts workers
 
 escape: ## Try to get out of the sandbox that scripts run in (ENGINE=v8: on V8)
 	@scripts/setup build
