@@ -61,10 +61,10 @@ escape: ## Try to get out of the sandbox that scripts run in (ENGINE=v8: on V8)
 	@scripts/setup build
 	cargo test -p js-runtime --test escape $(ENGINE_FLAGS)
 
-bench: ## Measure what the broker costs, beside the same calls without it
+bench: ## Measure what the broker costs, beside the same calls without it (PARTS=scripts ENGINE=v8)
 	@scripts/setup test
-	cargo build --release --bin mcp-broker --example fixture-server
-	cargo bench --bench load
+	cargo build --release --bin mcp-broker --example fixture-server $(ENGINE_FLAGS)
+	cargo bench --bench load $(ENGINE_FLAGS) -- $(PARTS)
 
 eval: ## Measure the search: CATALOG=file QUERIES=file FORMAT=json for a catalog and queries of your own
 	@scripts/setup build
