@@ -6,6 +6,7 @@
 
 mod clients;
 mod following;
+pub mod kept;
 pub mod menu;
 pub mod names;
 mod registry;
@@ -30,6 +31,7 @@ use crate::{
 };
 use clients::Client;
 use following::Subscribed;
+use kept::{Kept, Room};
 use menu::Menu;
 
 pub use clients::{ConnectedClient, ask_peer};
@@ -86,6 +88,8 @@ pub struct Session {
     locks: Mutex<HashMap<ServerName, Arc<tokio::sync::Mutex<()>>>>,
     attached: Mutex<HashMap<ServerName, Weak<Instance>>>,
     subscriptions: Mutex<HashMap<String, Subscribed>>,
+    /// Results that were too long to be answered with.
+    kept: Mutex<Kept>,
     /// Subscriptions that are being made.
     settling: watch::Sender<usize>,
 }
@@ -149,6 +153,7 @@ impl Session {
             locks: Mutex::default(),
             attached: Mutex::default(),
             subscriptions: Mutex::default(),
+            kept: Mutex::default(),
             settling: watch::Sender::new(0),
         })
     }
@@ -333,6 +338,20 @@ impl Session {
         let menu = Arc::new(Menu::of(&contents.servers, with_prefixes));
         menus.insert(with_prefixes, (contents.version, menu.clone()));
         menu
+    }
+
+    /// Keeps a result for a while; `None` when there is no room.
+    pub(super) fn keep_result(&self, text: &str, room: &Room) -> Option<String> {
+        self.lock(&self.kept).put(text, room, self.used_at())
+    }
+
+    /// A result that was kept.
+    pub(super) fn kept_result(&self, handle: &str) -> Option<Arc<str>> {
+        self.lock(&self.kept).get(handle, self.used_at())
+    }
+
+    fn expire_results(&self, now: Timestamp) {
+        self.lock(&self.kept).expire(now);
     }
 
     /// What happens in the session, for whoever serves a client of it.

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::{Global, broker::Broker, output};
 use crate::{
     catalog::{Catalog, entry::Registry},
+    codemode,
     lifecycle::Tasks,
     supervisor::{Supervisor, upstream::chain},
 };
@@ -42,6 +43,7 @@ pub(super) async fn run(global: &Global) -> anyhow::Result<ExitCode> {
             Err(error) => output::say(format!("missing  {name}: {error}")),
         }
     }
+    report("scripts", codemode::check(&settings.code_mode).await);
     match Supervisor::container_engine(&settings.containers, &Tasks::new().0).await {
         Ok(engine) => report("containers", Ok(format!("with {engine}"))),
         Err(error) => output::say(format!("missing  containers: {}", chain(&error))),

@@ -66,6 +66,7 @@ impl Sessions {
             }
         }
         self.lock().retain(|_, session| {
+            session.expire_results(now);
             session.connected() > 0 || Arc::strong_count(session) > 1 || !idle(session.used_at(), FORGET_AFTER)
         });
         Ok(())
