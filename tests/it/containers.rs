@@ -251,12 +251,24 @@ async fn twenty_containers_of_a_killed_broker_are_removed_when_it_starts_again()
     }))
     .await;
     let running = docker(&["ps", "--quiet", "--filter", "label=mcp-broker.folder"]);
-    assert_eq!(running.lines().count(), 20);
+    let running: Vec<&str> = running.lines().collect();
+    assert_eq!(running.len(), 20);
+    let pids = docker(&[&["inspect", "--format", "{{.State.Pid}}"], &running[..]].concat());
+    let alive = || {
+        let command = |pid: &str| std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        pids.lines().filter(|pid| command(pid).contains("/fixture-server")).count()
+    };
+    assert_eq!(alive(), 20);
     let bystander = docker(&["run", "--detach", "--interactive", "--label", "mcp-broker.folder=other", IMAGE]);
     broker.kill().await;
+    assert_eq!(alive(), 20, "nobody has removed them yet");
     let broker = home.serve().await;
-    let still = || docker(&["ps", "--all", "--quiet", "--no-trunc", "--filter", "label=mcp-broker.folder"]);
-    eventually("they are gone, and nobody else's", async || still() == bystander).await;
+    let containers = || docker(&["ps", "--all", "--quiet", "--no-trunc", "--filter", "label=mcp-broker.folder"]);
+    let networks = || docker(&["network", "ls", "--quiet", "--filter", "label=mcp-broker.folder"]);
+    eventually("they are gone, and nobody else's", async || {
+        containers() == bystander && networks().is_empty() && alive() == 0
+    })
+    .await;
     docker(&["rm", "--force", &bystander]);
     assert_eq!(broker.terminate().await, 0);
     assert!(left().is_empty(), "{:?}", left());
