@@ -7,13 +7,15 @@ use serde::Deserialize;
 use crate::ids::ServerName;
 
 /// When an image is pulled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Pull {
+    /// At every start.
     Always,
     /// When it is not here.
     #[default]
     Missing,
+    /// Not at all.
     Never,
 }
 

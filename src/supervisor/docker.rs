@@ -129,6 +129,11 @@ impl Engine {
         }
     }
 
+    /// An engine for a command that runs no servers, beside a broker that may do so.
+    pub(crate) fn beside(settings: ContainerSettings, pull_max: Duration, tasks: &Tasks) -> Self {
+        Self { swept: OnceCell::new_with(Some(())), ..Self::new(settings, "", pull_max, tasks) }
+    }
+
     /// Where the engine is, if there seems to be one.
     pub(crate) fn address(&self) -> Option<&str> {
         self.address.as_deref()

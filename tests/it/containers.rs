@@ -179,6 +179,37 @@ async fn an_image_is_pulled_once_with_progress_and_may_be_refused() {
 }
 
 #[tokio::test]
+async fn images_are_pulled_ahead_and_known_servers_are_added_at_once() {
+    let Some(engine) = engine().await else { return };
+    let image = format!("{}/fixture:1", engine.registry);
+    docker(&["rmi", "--force", &image]);
+    let absent = format!("{}/nothing:1", engine.registry);
+    let process = FixtureCatalog::new().server("process", &[], &[]);
+    let home = Home::with(&process.image("far", &image, "").image("absent", &absent, ""));
+    let catalog = home.path().join("fixtures.yaml").display().to_string();
+    let pull = async |names: &[&str]| home.run(&[&["pull", "--catalog", &catalog][..], names].concat()).await;
+    let pulled = pull(&["far", "process"]).await;
+    assert!(pulled.err().contains("process does not run in a container"), "{}", pulled.err());
+    assert_eq!(pulled.ok(), format!("far: {image} is here\n"));
+    docker(&["image", "inspect", &image]);
+    let some = pull(&["absent", "far"]).await;
+    assert_eq!(some.code(), 1);
+    assert!(some.err().contains("absent: there is no image"), "{}", some.err());
+    let unknown = pull(&["faar"]).await;
+    assert!(unknown.err().contains("there is no server `faar`"), "{}", unknown.err());
+
+    // Nothing is left to pull, and what one session learned answers the next one.
+    let broker = home.serve_with("127.0.0.1:0", &["--pull", "never"]).await;
+    let (one, other) = (broker.connect(Era::Legacy).await, broker.connect(Era::Legacy).await);
+    assert_eq!(one.add("far").await["state"], "ready");
+    one.ok("far__echo", json!({"text": "one"})).await;
+    assert_eq!(other.add("far").await["state"], "starting");
+    other.ok("far__echo", json!({"text": "other"})).await;
+    assert_eq!(broker.terminate().await, 0);
+    assert!(left().is_empty(), "{:?}", left());
+}
+
+#[tokio::test]
 async fn only_folders_the_operator_allows_are_mounted() {
     let Some(_engine) = engine().await else { return };
     let folder = tempfile::tempdir().unwrap();

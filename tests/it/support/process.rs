@@ -106,9 +106,14 @@ impl Home {
     }
 
     pub async fn serve_at(&self, address: &str) -> BrokerProcess {
+        self.serve_with(address, &[]).await
+    }
+
+    pub async fn serve_with(&self, address: &str, more: &[&str]) -> BrokerProcess {
         let catalog = self.catalog.display().to_string();
+        let usual = ["serve", "--listen", address, "--catalog", &catalog, "--log", "warn"];
         let mut child = self
-            .command(&["serve", "--listen", address, "--catalog", &catalog, "--log", "warn"])
+            .command(&[&usual[..], more].concat())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit())
