@@ -6,6 +6,7 @@
 //! before this one left is found by that.
 
 mod container;
+mod gate;
 mod image;
 mod mounts;
 mod network;
@@ -28,6 +29,7 @@ use bollard::{
 use tokio::sync::{OnceCell, Semaphore};
 
 pub(crate) use container::{Container, End};
+use gate::GateError;
 use mounts::MountError;
 use network::Networks;
 
@@ -92,8 +94,8 @@ pub enum DockerError {
     Platform { image: String, image_platform: String, platform: String },
     #[error(transparent)]
     Mount(#[from] MountError),
-    #[error("it wants to reach {}, and the operator has closed the network (containers.block_network)", .hosts.join(", "))]
-    NetworkBlocked { hosts: Vec<String> },
+    #[error(transparent)]
+    Gate(#[from] GateError),
     #[error(
         "the container engine has no addresses left for another network: end sessions that are not used, or give the engine more (`default-address-pools` in its settings)"
     )]

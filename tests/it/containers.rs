@@ -1,5 +1,6 @@
 //! Servers in containers, against a real engine. `make test-docker` sets the engine, the images and the registry up.
 
+mod closed_network;
 mod crowd;
 mod per_call;
 mod private_engine;

@@ -18,6 +18,7 @@ use tokio_util::either::Either;
 
 use super::{
     DockerError, Engine, Owner, SERVER, failed,
+    gate::{Gate, OpenGate},
     mounts::{self, Source},
     network::NetworkUse,
 };
@@ -40,7 +41,15 @@ pub(crate) struct Container {
     memory_bytes: u64,
     tail: Tail,
     network: Option<NetworkUse>,
+    gate: Option<OpenGate>,
     removed: bool,
+}
+
+/// What a container is connected to.
+enum Net {
+    None,
+    Session(NetworkUse),
+    Gate(Gate),
 }
 
 /// How a container ended.
@@ -60,19 +69,25 @@ impl Engine {
         let _turn = self.starts.acquire().await;
         let docker = self.docker().await?;
         let bounds = self.settings.bounds(&owner.server);
-        let network = self.network_of(launch, owner).await?;
-        let body = self.body(launch, owner, &bounds, network.as_ref()).await?;
+        let net = self.net(launch, owner).await?;
+        let body = self.body(launch, owner, &bounds, &net).await?;
         let made = docker
             .create_container(None::<CreateContainerOptions>, body)
             .await
             .map_err(failed("make the container"))?;
-        let container = Container {
+        let (network, gate) = match net {
+            Net::None => (None, None),
+            Net::Session(network) => (Some(network), None),
+            Net::Gate(gate) => (None, Some(gate)),
+        };
+        let mut container = Container {
             engine: self.clone(),
             docker: docker.clone(),
             id: made.id,
             memory_bytes: bounds.memory_bytes,
             tail: tail.clone(),
             network,
+            gate: None,
             removed: false,
         };
         let options =
@@ -83,6 +98,9 @@ impl Engine {
             .start_container(&container.id, None::<StartContainerOptions>)
             .await
             .map_err(failed("start the container"))?;
+        if let Some(gate) = gate {
+            container.gate = Some(gate.open(container.namespace().await?, &tail, &self.tasks).await?);
+        }
         let (output, into) = tokio::io::simplex(OUTPUT_BYTES);
         drop(self.tasks.spawn(split(attached.output, into, tail)));
         Ok((container, (Either::Right(output), Box::new(attached.input))))
@@ -93,8 +111,13 @@ impl Engine {
         launch: &ContainerLaunch,
         owner: &Owner,
         bounds: &ContainerBounds,
-        network: Option<&NetworkUse>,
+        net: &Net,
     ) -> Result<ContainerCreateBody, DockerError> {
+        let (network_mode, hosts) = match net {
+            Net::None => ("none", launch.extra_hosts.clone()),
+            Net::Session(network) => (network.name(), launch.extra_hosts.clone()),
+            Net::Gate(gate) => ("none", gate.hosts(&launch.extra_hosts)),
+        };
         let mut labels = self.labels(owner.session.as_ref());
         labels.insert(SERVER.to_owned(), owner.server.to_string());
         let environment = launch.environment.iter().map(|(name, value)| format!("{name}={}", value.reveal())).collect();
@@ -118,9 +141,9 @@ impl Engine {
                 memory: Some(i64::try_from(bounds.memory_bytes).unwrap_or(i64::MAX)),
                 memory_swap: Some(i64::try_from(bounds.memory_bytes).unwrap_or(i64::MAX)),
                 pids_limit: Some(i64::from(bounds.pids_max)),
-                network_mode: Some(network.map_or("none", NetworkUse::name).to_owned()),
+                network_mode: Some(network_mode.to_owned()),
                 mounts: Some(self.mounts(launch, owner).await?),
-                extra_hosts: Some(launch.extra_hosts.clone()),
+                extra_hosts: Some(hosts),
                 restart_policy: Some(RestartPolicy {
                     name: Some(RestartPolicyNameEnum::NO),
                     maximum_retry_count: None,
@@ -132,19 +155,15 @@ impl Engine {
         })
     }
 
-    /// The network it is to be on; none for one that may reach nothing.
-    async fn network_of(
-        self: &Arc<Self>,
-        launch: &ContainerLaunch,
-        owner: &Owner,
-    ) -> Result<Option<NetworkUse>, DockerError> {
+    /// What it is to be connected to: nothing, where it is to reach nothing.
+    async fn net(self: &Arc<Self>, launch: &ContainerLaunch, owner: &Owner) -> Result<Net, DockerError> {
         if launch.disable_network || (self.settings.block_network && launch.allow_hosts.is_empty()) {
-            return Ok(None);
+            return Ok(Net::None);
         }
         if self.settings.block_network {
-            return Err(DockerError::NetworkBlocked { hosts: launch.allow_hosts.clone() });
+            return Ok(Net::Gate(Gate::new(&launch.allow_hosts, &launch.extra_hosts)?));
         }
-        self.network(owner.session.as_ref()).await.map(Some)
+        self.network(owner.session.as_ref()).await.map(Net::Session)
     }
 
     async fn mounts(&self, launch: &ContainerLaunch, owner: &Owner) -> Result<Vec<Mount>, DockerError> {
@@ -195,6 +214,13 @@ async fn split(
 impl Container {
     pub(crate) fn tail(&self) -> &Tail {
         &self.tail
+    }
+
+    /// The file that is its network namespace.
+    async fn namespace(&self) -> Result<String, DockerError> {
+        let inspected = self.docker.inspect_container(&self.id, None::<InspectContainerOptions>).await;
+        let settings = inspected.map_err(failed("look at the container"))?.network_settings;
+        Ok(settings.and_then(|settings| settings.sandbox_key).unwrap_or_default())
     }
 
     /// Waits until it has ended, for at most `limit`, and says how.
