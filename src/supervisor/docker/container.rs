@@ -6,7 +6,10 @@ use bollard::{
     Docker,
     container::LogOutput,
     errors::Error as ApiError,
-    models::{ContainerCreateBody, HostConfig, Mount, MountType, RestartPolicy, RestartPolicyNameEnum},
+    models::{
+        ContainerCreateBody, ContainerCreateResponse, HostConfig, Mount, MountType, RestartPolicy,
+        RestartPolicyNameEnum,
+    },
     query_parameters::{
         AttachContainerOptions, CreateContainerOptions, InspectContainerOptions, StartContainerOptions,
         StopContainerOptions, WaitContainerOptions,
@@ -48,7 +51,8 @@ pub(crate) struct Container {
 /// What a container is connected to.
 enum Net {
     None,
-    Session(NetworkUse),
+    /// The network that its session's containers share.
+    Session,
     Gate(Gate),
 }
 
@@ -69,27 +73,27 @@ impl Engine {
         let _turn = self.starts.acquire().await;
         let docker = self.docker().await?;
         let bounds = self.settings.bounds(&owner.server);
-        let net = self.net(launch, owner).await?;
+        let net = self.net(launch)?;
         let body = self.body(launch, owner, &bounds, &net).await?;
-        let made = docker
-            .create_container(None::<CreateContainerOptions>, body)
-            .await
-            .map_err(failed("make the container"))?;
-        let (network, gate) = match net {
-            Net::None => (None, None),
-            Net::Session(network) => (Some(network), None),
-            Net::Gate(gate) => (None, Some(gate)),
+        // A container may be made before its network is, by most engines: it is wanted when the container starts.
+        let (network, made) = tokio::join!(self.network_of(&net, owner), make(docker, &body));
+        let made = match made {
+            Err(ApiError::DockerResponseServerError { status_code: 404, .. }) if matches!(network, Ok(Some(_))) => {
+                make(docker, &body).await
+            }
+            made => made,
         };
         let mut container = Container {
             engine: self.clone(),
             docker: docker.clone(),
-            id: made.id,
+            id: made.map_err(failed("make the container"))?.id,
             memory_bytes: bounds.memory_bytes,
             tail: tail.clone(),
-            network,
+            network: None,
             gate: None,
             removed: false,
         };
+        container.network = network?;
         let options =
             AttachContainerOptions { stream: true, stdin: true, stdout: true, stderr: true, ..Default::default() };
         let attached =
@@ -98,7 +102,7 @@ impl Engine {
             .start_container(&container.id, None::<StartContainerOptions>)
             .await
             .map_err(failed("start the container"))?;
-        if let Some(gate) = gate {
+        if let Net::Gate(gate) = net {
             container.gate = Some(gate.open(container.namespace().await?, &tail, &self.tasks).await?);
         }
         let (output, into) = tokio::io::simplex(OUTPUT_BYTES);
@@ -113,10 +117,11 @@ impl Engine {
         bounds: &ContainerBounds,
         net: &Net,
     ) -> Result<ContainerCreateBody, DockerError> {
+        let none = || "none".to_owned();
         let (network_mode, hosts) = match net {
-            Net::None => ("none", launch.extra_hosts.clone()),
-            Net::Session(network) => (network.name(), launch.extra_hosts.clone()),
-            Net::Gate(gate) => ("none", gate.hosts(&launch.extra_hosts)),
+            Net::None => (none(), launch.extra_hosts.clone()),
+            Net::Session => (self.network_name(owner.session.as_ref()), launch.extra_hosts.clone()),
+            Net::Gate(gate) => (none(), gate.hosts(&launch.extra_hosts)),
         };
         let mut labels = self.labels(owner.session.as_ref());
         labels.insert(SERVER.to_owned(), owner.server.to_string());
@@ -141,7 +146,7 @@ impl Engine {
                 memory: Some(i64::try_from(bounds.memory_bytes).unwrap_or(i64::MAX)),
                 memory_swap: Some(i64::try_from(bounds.memory_bytes).unwrap_or(i64::MAX)),
                 pids_limit: Some(i64::from(bounds.pids_max)),
-                network_mode: Some(network_mode.to_owned()),
+                network_mode: Some(network_mode),
                 mounts: Some(self.mounts(launch, owner).await?),
                 extra_hosts: Some(hosts),
                 restart_policy: Some(RestartPolicy {
@@ -156,14 +161,21 @@ impl Engine {
     }
 
     /// What it is to be connected to: nothing, where it is to reach nothing.
-    async fn net(self: &Arc<Self>, launch: &ContainerLaunch, owner: &Owner) -> Result<Net, DockerError> {
+    fn net(&self, launch: &ContainerLaunch) -> Result<Net, DockerError> {
         if launch.disable_network || (self.settings.block_network && launch.allow_hosts.is_empty()) {
             return Ok(Net::None);
         }
         if self.settings.block_network {
             return Ok(Net::Gate(Gate::new(&launch.allow_hosts, &launch.extra_hosts)?));
         }
-        self.network(owner.session.as_ref()).await.map(Net::Session)
+        Ok(Net::Session)
+    }
+
+    async fn network_of(self: &Arc<Self>, net: &Net, owner: &Owner) -> Result<Option<NetworkUse>, DockerError> {
+        match net {
+            Net::Session => self.network(owner.session.as_ref()).await.map(Some),
+            Net::None | Net::Gate(_) => Ok(None),
+        }
     }
 
     async fn mounts(&self, launch: &ContainerLaunch, owner: &Owner) -> Result<Vec<Mount>, DockerError> {
@@ -189,6 +201,10 @@ impl Engine {
         }
         Ok(mounts)
     }
+}
+
+async fn make(docker: &Docker, body: &ContainerCreateBody) -> Result<ContainerCreateResponse, ApiError> {
+    docker.create_container(None::<CreateContainerOptions>, body.clone()).await
 }
 
 /// Takes apart what the engine sends as one stream: output to who reads it, errors to the tail.
