@@ -18,7 +18,7 @@ use serde_json::{Map, Value};
 
 use crate::{audit::Retention, catalog::CatalogSettings, ids::ServerName, store::Durability};
 pub use code_mode::CodeModeSettings;
-pub use containers::{ContainerBounds, ContainerSettings, Pull};
+pub use containers::{ContainerBounds, ContainerSettings, Pull, SignedImages};
 pub use limits::Limits;
 
 /// Where the broker listens unless told otherwise.

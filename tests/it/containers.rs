@@ -5,6 +5,7 @@ mod crowd;
 mod per_call;
 mod private_engine;
 mod real_images;
+mod signed;
 mod trouble;
 
 use std::process::Command;
