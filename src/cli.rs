@@ -13,6 +13,7 @@ mod catalog;
 mod doctor;
 mod feature;
 mod output;
+mod pull;
 mod relay;
 mod secret;
 mod serve;
@@ -26,7 +27,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::{
     app::{FolderError, OpenError},
-    config::{Overrides, Settings},
+    config::{Overrides, Pull, Settings},
     ids::ServerName,
     telemetry::{self, LogFormat},
 };
@@ -85,6 +86,8 @@ enum Command {
     /// Look into the catalog
     #[command(subcommand)]
     Catalog(catalog::CatalogCommand),
+    /// Pull images of servers ahead, so that adding them need not wait
+    Pull(pull::PullArgs),
     /// Show whether a broker is running, and where
     Status,
     /// Check what this machine has and what is missing
@@ -100,6 +103,9 @@ struct BrokerArgs {
     /// A server that every session has
     #[arg(long, value_name = "NAME")]
     server: Vec<ServerName>,
+    /// When images of containers are pulled [default: as in the settings, or missing]
+    #[arg(long, value_enum, hide_possible_values = true, value_name = "always|missing|never")]
+    pull: Option<Pull>,
 }
 
 #[derive(Debug, Args)]
@@ -139,8 +145,12 @@ impl Global {
     }
 
     fn settings_with(&self, broker: &BrokerArgs) -> anyhow::Result<Settings> {
-        let overrides =
-            Overrides { catalogs: broker.catalog.clone(), servers: broker.server.clone(), ..self.overrides() };
+        let overrides = Overrides {
+            catalogs: broker.catalog.clone(),
+            servers: broker.server.clone(),
+            pull: broker.pull,
+            ..self.overrides()
+        };
         Ok(Settings::load(overrides)?)
     }
 }
@@ -180,6 +190,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Audit(args) => audit::run(&global, *args).await,
         Command::Backup(args) => backup::run(&global, args).await,
         Command::Catalog(command) => catalog::run(&global, command),
+        Command::Pull(args) => pull::run(&global, args).await,
         Command::Status => status::run(&global).await,
         Command::Doctor => doctor::run(&global).await,
     }

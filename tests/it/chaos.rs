@@ -82,7 +82,7 @@ async fn killed_at_any_instant() {
         tokio::join!(work, kill);
         kills += 1;
         while random.below(4) == 0 {
-            let mut starting = home.starting_at(&address);
+            let mut starting = home.starting_at(&address, &[]);
             tokio::time::sleep(random.duration(Duration::ZERO, Duration::from_millis(80))).await;
             starting.kill().await.unwrap();
             kills += 1;
