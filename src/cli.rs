@@ -79,7 +79,7 @@ enum Command {
     Session(session::SessionCommand),
     /// Show what was done
     Audit(Box<audit::AuditArgs>),
-    /// Look into the catalog
+    /// Look into the catalog, and keep its sources
     #[command(subcommand)]
     Catalog(catalog::CatalogCommand),
     /// Show whether a broker is running, and where
@@ -175,7 +175,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Secret(command) => secret::run(&global, command).await,
         Command::Session(command) => session::run(&global, command).await,
         Command::Audit(args) => audit::run(&global, *args).await,
-        Command::Catalog(command) => catalog::run(&global, command),
+        Command::Catalog(command) => catalog::run(&global, command).await,
         Command::Status => status::run(&global).await,
         Command::Doctor => doctor::run(&global).await,
     }

@@ -4,6 +4,7 @@
 //! 404 no such thing, 409 in the way of something else, 422 understood and not possible, 503 the database does not answer.
 
 mod audit;
+mod catalog;
 mod sessions;
 
 use std::sync::{Arc, OnceLock};
@@ -20,7 +21,7 @@ use serde_json::{Value, json};
 
 use crate::{
     audit::{Audit, Kind, Signer, Status, Subject},
-    catalog::Catalog,
+    catalog::{Catalog, Sources, sources::SourceError},
     clock::{SharedClock, Timestamp},
     features::SetFeatureError,
     ids::{Principal, TokenHash},
@@ -41,6 +42,7 @@ struct Inner {
     tools: Tools,
     supervisor: Arc<Supervisor>,
     catalog: Arc<Catalog>,
+    sources: Arc<Sources>,
     secrets: Arc<Secrets>,
     audit: Audit,
     signer: Signer,
@@ -57,6 +59,7 @@ pub struct ApiParts {
     pub tools: Tools,
     pub supervisor: Arc<Supervisor>,
     pub catalog: Arc<Catalog>,
+    pub sources: Arc<Sources>,
     pub secrets: Arc<Secrets>,
     pub audit: Audit,
     pub signer: Signer,
@@ -73,6 +76,7 @@ impl ApiState {
             tools: parts.tools,
             supervisor: parts.supervisor,
             catalog: parts.catalog,
+            sources: parts.sources,
             secrets: parts.secrets,
             audit: parts.audit,
             signer: parts.signer,
@@ -104,6 +108,7 @@ pub(super) fn router(state: ApiState) -> Router {
         .route("/secrets/{name}", put(set_secret).delete(remove_secret))
         .merge(sessions::router())
         .merge(audit::router())
+        .merge(catalog::router())
         .with_state(state)
 }
 
@@ -157,6 +162,27 @@ impl From<SetFeatureError> for ApiError {
             SetFeatureError::Unknown { .. } => StatusCode::NOT_FOUND,
             SetFeatureError::Locked { .. } => StatusCode::CONFLICT,
             SetFeatureError::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        Self::new(status, chain(&error))
+    }
+}
+
+impl From<SourceError> for ApiError {
+    fn from(error: SourceError) -> Self {
+        let status = match &error {
+            SourceError::Name(_) | SourceError::Relative(_) => StatusCode::BAD_REQUEST,
+            SourceError::Unknown(_) => StatusCode::NOT_FOUND,
+            SourceError::Taken(_) | SourceError::TooMany => StatusCode::CONFLICT,
+            SourceError::Fetch(_)
+            | SourceError::Listing(_)
+            | SourceError::File(_)
+            | SourceError::TooSlow(_)
+            | SourceError::Nothing(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            SourceError::Index(_)
+            | SourceError::Store(_)
+            | SourceError::Disk(_)
+            | SourceError::Client(_)
+            | SourceError::CutOff => StatusCode::SERVICE_UNAVAILABLE,
         };
         Self::new(status, chain(&error))
     }

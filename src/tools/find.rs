@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{Context, Reply, failure::Failure};
 use crate::{
-    catalog::{Entry, Snapshot},
+    catalog::{Entry, Snapshot, Trust},
     ids::ServerName,
     session::Session,
 };
@@ -85,7 +85,7 @@ pub(super) fn run(
     let found: Vec<Found> =
         hits.hits.iter().filter_map(|hit| Found::of(context, session, &catalog, hit, &on)).collect();
     let more = hits.more;
-    Ok(Reply::CallToolResult(answer(&arguments.query, &found, more, catalog.len())))
+    Ok(Reply::CallToolResult(answer(&arguments.query, &found, more, catalog.len(), wanted)))
 }
 
 struct Found {
@@ -97,6 +97,8 @@ struct Found {
     words: Vec<String>,
     needs: Vec<String>,
     on: bool,
+    /// Where it comes from, if that is neither the broker nor the operator.
+    stranger: Option<Arc<str>>,
 }
 
 impl Found {
@@ -121,6 +123,7 @@ impl Found {
             words: hit.matched_words.clone(),
             needs,
             on: on.contains(&name),
+            stranger: (catalog.trust(&name) == Some(Trust::ThirdParty)).then(|| entry.source.clone()),
             name,
         })
     }
@@ -136,6 +139,9 @@ impl Found {
         }
         if !self.needs.is_empty() {
             let _ = write!(line, " [needs: {}]", self.needs.join("; "));
+        }
+        if let Some(source) = &self.stranger {
+            let _ = write!(line, " [from: {source}, a third party]");
         }
         if self.on {
             line.push_str(" [on]");
@@ -154,6 +160,10 @@ impl Found {
         if !self.needs.is_empty() {
             value["needs"] = json!(self.needs);
         }
+        if let Some(source) = &self.stranger {
+            value["source"] = json!(source);
+            value["trust"] = json!(Trust::ThirdParty.word());
+        }
         if self.on {
             value["on"] = json!(true);
         }
@@ -161,9 +171,10 @@ impl Found {
     }
 }
 
-fn answer(query: &str, found: &[Found], more: usize, entries: usize) -> CallToolResult {
+fn answer(query: &str, found: &[Found], more: usize, entries: usize, wanted: &Wanted) -> CallToolResult {
     let mut text = if found.is_empty() {
-        format!("None of the {entries} servers in the catalog matches “{}”. Try other words.", shortened(query, 80))
+        let advice = if wanted.everything() { "Try other words." } else { "Try other words, or ask for fewer things." };
+        format!("None of the {entries} servers in the catalog matches “{}”. {advice}", shortened(query, 80))
     } else {
         found.iter().map(Found::line).collect::<Vec<_>>().join("\n")
     };

@@ -25,6 +25,7 @@ mod proxy;
 mod real_servers;
 mod remote;
 mod sessions;
+mod sources;
 mod standard_streams;
 mod troubled_servers;
 mod troubled_storage;

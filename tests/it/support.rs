@@ -4,6 +4,7 @@ pub mod broker;
 pub mod catalog;
 pub mod client;
 pub mod process;
+pub mod upstream;
 
 pub use broker::TestBroker;
 pub use catalog::FixtureCatalog;
