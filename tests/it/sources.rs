@@ -25,9 +25,11 @@ async fn upstream() -> Upstream {
 
 async fn small() -> Upstream {
     let catalog = "version: 3\nname: small\nregistry:\n  sundial: {title: Sundial, image: mcp/sundial, description: Tells the hour by the sun.}\n  abacus: {title: Abacus, image: mcp/abacus}\n";
-    let names = (0..250).map(|number| format!("io.example/server-{number:03}"));
-    let servers = names.map(|name| item(&name, "1.0.0", "2025-10-01T00:00:00Z", "docker.io/example/server:1.0.0"));
-    Upstream::serving(catalog.to_owned(), servers.collect()).await
+    let server = |number: u32| {
+        let updated = format!("2025-10-01T00:{:02}:{:02}Z", number / 60, number % 60);
+        item(&format!("io.example/server-{number:03}"), "1.0.0", &updated, "docker.io/example/server:1.0.0")
+    };
+    Upstream::serving(catalog.to_owned(), (0..250).map(server).collect()).await
 }
 
 async fn add(broker: &TestBroker, name: &str, location: String) -> Value {
@@ -119,24 +121,18 @@ async fn a_source_that_misbehaves_takes_nothing_away() {
     upstream.what().catalog.push_str("# something else\n");
     for (mood, catalog, registry) in [
         (Mood::Status500, "answered 500", "answered 500"),
-        (Mood::Half, "not a catalog", "page 3 of the listing is not one"),
+        (Mood::Half, "not a catalog", "page 2 of the listing is not one"),
         (Mood::Circle, "", "leads back"),
         (Mood::Endless, "", "more pages than can be"),
         (Mood::Huge, "larger than 16777216 bytes", "larger than 16777216 bytes"),
         (Mood::NoCatalog, "not a catalog", "is not one"),
     ] {
         upstream.what().mood = mood;
-        if mood == Mood::Half {
-            upstream.what().catalog = upstream.what().catalog.replace("sundial: {", "sundial: {tools: [{name: \"");
-        }
         let errors = update(&broker).await;
         let expected: Vec<&str> = [catalog, registry].into_iter().filter(|expected| !expected.is_empty()).collect();
         assert_eq!(errors.len(), expected.len(), "{mood:?}: {errors:?}");
         for (error, expected) in errors.iter().zip(expected) {
             assert!(error.contains(expected), "{mood:?}: {error}");
-        }
-        if mood == Mood::Half {
-            upstream.what().catalog = upstream.what().catalog.replace("sundial: {tools: [{name: \"", "sundial: {");
         }
         assert_eq!(servers(&broker), all, "{mood:?}");
     }
@@ -275,11 +271,11 @@ async fn what_the_operator_does_not_allow_is_neither_found_nor_added() {
 async fn what_servers_say_of_their_tools_is_found_when_they_do_not_run() {
     let broker = TestBroker::with(FixtureCatalog::new().server("plain", &["--profile", "faults"], &[])).start().await;
     let client = broker.connect(Era::Legacy).await;
-    let query = json!({"query": "read environment variables of a server"});
+    let query = json!({"query": "writes to stderr before it answers"});
     let finds = async |client: &TestClient| {
         let found = client.ok("mcp-find", query.clone()).await.structured_content.unwrap();
         let plain = found["servers"].as_array().unwrap().iter().find(|server| server["name"] == "plain").cloned();
-        plain.is_some_and(|plain| plain["tools"].as_array().is_some_and(|tools| tools.contains(&json!("env"))))
+        plain.is_some_and(|plain| plain["tools"].as_array().is_some_and(|tools| tools.contains(&json!("stderr_flood"))))
     };
     assert!(!finds(&client).await, "the catalog says nothing of it");
     client.add("plain").await;
@@ -290,9 +286,12 @@ async fn what_servers_say_of_their_tools_is_found_when_they_do_not_run() {
     let broker = broker.restart().await;
     let client = broker.connect(Era::Legacy).await;
     eventually("it is still known", async || finds(&client).await).await;
-    let added = client.ok("mcp-add", json!({"name": "plain", "activate": ["env"]})).await.structured_content.unwrap();
-    assert_eq!(added["tools"].as_array().unwrap().len(), 1, "{added}");
-    assert_eq!(client.server_tools().await, ["plain__env"]);
+    let added =
+        client.ok("mcp-add", json!({"name": "plain", "activate": ["stderr_flood"]})).await.structured_content.unwrap();
+    let tools = added["tools"].as_array().unwrap();
+    let signed: Vec<&Value> = tools.iter().filter(|tool| tool["signature"].is_string()).collect();
+    assert_eq!(signed.len(), 1, "of the others there is the name: {added}");
+    assert_eq!(client.server_tools().await, ["plain__stderr_flood"]);
     client.close().await;
     broker.stop().await;
 }
