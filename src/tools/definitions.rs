@@ -182,7 +182,7 @@ impl ManagementTool {
                         "type": "object",
                         "properties": {
                             "name": text, "title": text, "description": text, "tools": texts, "words": texts, "needs": texts,
-                            "on": {"type": "boolean"}
+                            "on": {"type": "boolean"}, "source": text, "trust": text
                         },
                         "required": ["name", "description"]
                     }},
