@@ -186,7 +186,8 @@ impl ManagementTool {
                         },
                         "required": ["name", "description"]
                     }},
-                    "more": {"type": "integer", "description": "Further matches that were not returned"}
+                    "more": {"type": "integer", "description": "Further matches that were not returned"},
+                    "unlikely": {"type": "boolean", "description": "Whether even the first is hardly what was asked for"}
                 },
                 "required": ["servers"]
             }),

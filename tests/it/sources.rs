@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::support::{
     Era, FixtureCatalog, TestBroker, TestClient,
     broker::eventually,
+    client::text_of,
     docker_catalog,
     process::Home,
     upstream::{Mood, Upstream, item},
@@ -292,6 +293,22 @@ async fn what_servers_say_of_their_tools_is_found_when_they_do_not_run() {
     let signed: Vec<&Value> = tools.iter().filter(|tool| tool["signature"].is_string()).collect();
     assert_eq!(signed.len(), 1, "of the others there is the name: {added}");
     assert_eq!(client.server_tools().await, ["plain__stderr_flood"]);
+    client.close().await;
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn what_no_server_can_do_is_said_to_be_so() {
+    let broker = TestBroker::start().await;
+    let client = broker.connect(Era::Legacy).await;
+    let nearest = client.ok("mcp-find", json!({"query": "repair my bicycle", "limit": 20})).await;
+    let told = nearest.structured_content.clone().unwrap();
+    assert!(told["unlikely"] == true && told["servers"].as_array().unwrap().len() <= 3, "{told}");
+    assert!(text_of(&nearest).starts_with("No server in the catalog is clearly for “repair my bicycle”."));
+    insta::assert_snapshot!(client.call("mcp-find", json!({"query": "xqzzyv blorp"})).await, @"ok: None of the 330 servers in the catalog matches “xqzzyv blorp”. Try other words.");
+    insta::assert_snapshot!(client.call("mcp-find", json!({"query": "time zone", "source": "nowhere"})).await, @"ok: None of the 330 servers in the catalog matches “time zone”. Try other words, or ask for fewer things.");
+    let clear = client.ok("mcp-find", json!({"query": "what time is it in Tokyo"})).await.structured_content.unwrap();
+    assert!(clear["unlikely"].is_null() && clear["servers"][0]["name"] == "time", "{clear}");
     client.close().await;
     broker.stop().await;
 }
