@@ -13,7 +13,7 @@ pub use folder::{DataFolder, FolderError};
 
 use crate::{
     audit::{self, Audit, AuditError, Signer},
-    catalog::{Catalog, CatalogFileError},
+    catalog::{Catalog, CatalogFileError, Sources},
     clock::SharedClock,
     codemode::CodeMode,
     config::Settings,
@@ -38,15 +38,13 @@ const REATTACH_WITHIN: Duration = Duration::from_secs(60);
 
 const CLOSE_WITHIN: Duration = Duration::from_secs(10);
 
-/// Where the catalog's index is kept in the data folder.
-const INDEX_FILE: &str = "catalog.index";
-
 /// The broker of one data folder.
 pub struct App {
     pub parts: HttpParts,
     pub catalog: Arc<Catalog>,
     pub store: Store,
     pub settings: Settings,
+    sources: Arc<Sources>,
     audit: Audit,
     supervisor: Arc<Supervisor>,
     sessions: Arc<Sessions>,
@@ -64,6 +62,8 @@ pub enum OpenError {
     Folder(#[from] FolderError),
     #[error(transparent)]
     Catalog(#[from] CatalogFileError),
+    #[error("the list of catalog sources in the data folder cannot be read")]
+    Sources(#[source] std::io::Error),
     #[error(
         "the server `{0}` is not in the catalog: check the name given with --server or in the settings file, or add its \
          catalog with --catalog"
@@ -100,9 +100,11 @@ impl App {
         tasks: Tasks,
     ) -> Result<Self, OpenError> {
         let catalog = Arc::new(Catalog::with(&settings.catalogs, settings.catalog.clone())?);
+        let store = Store::open(folder.path(), settings.audit.durability, &tasks).await?;
+        let sources = Sources::open(folder.path(), catalog.clone(), store.clone(), clock.clone());
+        let sources = Arc::new(sources.map_err(OpenError::Sources)?);
         check_servers(&catalog, &settings)?;
         let (token, _) = crate::http::load_token(folder.path())?;
-        let store = Store::open(folder.path(), settings.audit.durability, &tasks).await?;
         let secrets = Arc::new(Secrets::open(folder.path(), store.clone(), clock.clone()).await?);
         let features = Arc::new(Features::load(&settings.features, store.clone(), clock.clone()).await?);
         let limits = settings.limits.clone();
@@ -136,6 +138,7 @@ impl App {
         let api = ApiState::new(ApiParts {
             tools: tools.clone(),
             supervisor: supervisor.clone(),
+            sources: sources.clone(),
             catalog: catalog.clone(),
             secrets,
             audit: audit.clone(),
@@ -151,6 +154,7 @@ impl App {
             catalog,
             store,
             settings,
+            sources,
             audit,
             supervisor,
             sessions,
@@ -160,15 +164,11 @@ impl App {
         })
     }
 
-    /// Starts what runs beside serving: the index, and looking after sessions.
+    /// Starts what runs beside serving: looking after the catalog, the log and sessions.
     pub fn start_background(&self) {
-        let (snapshot, path) = (self.catalog.snapshot(), self.settings_folder().join(INDEX_FILE));
-        self.tasks.spawn(async move {
-            let built = tokio::task::spawn_blocking(move || snapshot.open_index(&path).map(|_| ())).await;
-            if let Ok(Err(error)) = built {
-                tracing::error!(%error, "the catalog could not be indexed");
-            }
-        });
+        let refresh = self.settings.catalog.refresh();
+        let tending = self.sources.clone().tend(refresh, self.tasks.stopping_token());
+        self.tasks.spawn_service("catalog", tending);
         let retention = self.settings.audit.retention;
         if retention != audit::Retention::default() {
             let tending = audit::tend(self.audit.clone(), retention, self.tasks.stopping_token());

@@ -52,6 +52,8 @@ pub enum Kind {
     Feature,
     /// A secret being set or removed.
     Secret,
+    /// A source of the catalog being added, asked or removed.
+    Catalog,
     /// The log itself being cut or signed.
     Audit,
 }
@@ -70,6 +72,7 @@ impl Kind {
             Self::Session => "session",
             Self::Feature => "feature",
             Self::Secret => "secret",
+            Self::Catalog => "catalog",
             Self::Audit => "audit",
         }
     }
@@ -178,6 +181,12 @@ impl Audit {
             arguments_bounds: Bounds { bytes_max: limits.audit_arguments_bytes_max },
             result_bounds: Bounds { bytes_max: limits.audit_result_bytes_max },
         }
+    }
+
+    /// `text` without any secret's value.
+    #[must_use]
+    pub fn redacted<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        self.redactor.redact(text)
     }
 
     /// Commits the opening event.

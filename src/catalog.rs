@@ -30,7 +30,10 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use catalog_index::{Document, Hits, Index, IndexError, ToolDocument};
+use tokio::sync::Notify;
+
+pub use catalog_index::ToolDocument;
+use catalog_index::{Document, Hits, Index, IndexError};
 
 pub use entry::{Entry, Runnable};
 pub use file::{CatalogFileError, Problem};
@@ -59,6 +62,8 @@ pub struct Catalog {
     problems: Vec<Problem>,
     settings: CatalogSettings,
     current: ArcSwap<Snapshot>,
+    /// Told when servers have said something of their tools that is not indexed yet.
+    learned: Notify,
 }
 
 /// The catalog at one moment.
@@ -68,8 +73,13 @@ pub struct Snapshot {
     /// Why entries may not be added.
     refused: HashMap<ServerName, String>,
     problems: Vec<Problem>,
+    /// What servers said of their tools when they ran.
+    learned: Learned,
     index: OnceLock<Index>,
 }
+
+/// Tools of servers, in the servers' own words.
+pub type Learned = HashMap<ServerName, Vec<ToolDocument>>;
 
 /// Where an entry is, and the entry once somebody has asked for it.
 struct Slot {
@@ -105,8 +115,12 @@ impl Catalog {
         for problem in &problems {
             tracing::warn!(catalog.problem = %problem, "a catalog entry has a problem");
         }
+        Ok(Self::of(fixed, problems, settings))
+    }
+
+    fn of(fixed: Vec<Arc<Pack>>, problems: Vec<Problem>, settings: CatalogSettings) -> Self {
         let current = Snapshot::of(fixed.clone(), problems.clone(), &settings);
-        Ok(Self { fixed, problems, settings, current: ArcSwap::from_pointee(current) })
+        Self { fixed, problems, settings, current: ArcSwap::from_pointee(current), learned: Notify::new() }
     }
 
     /// Reads one file and nothing else, not even the built-in catalog: what is measured is that file.
@@ -117,9 +131,7 @@ impl Catalog {
     pub fn of_file(path: &Path) -> Result<Self, CatalogFileError> {
         let loaded = file::read(path)?;
         let fixed = vec![Arc::new(Pack::read(&path.display().to_string(), loaded.entries))];
-        let settings = CatalogSettings::default();
-        let current = Snapshot::of(fixed.clone(), loaded.problems.clone(), &settings);
-        Ok(Self { fixed, problems: loaded.problems, settings, current: ArcSwap::from_pointee(current) })
+        Ok(Self::of(fixed, loaded.problems, CatalogSettings::default()))
     }
 
     /// Makes a snapshot with these sources besides what is fixed. Nobody sees it yet.
@@ -127,6 +139,16 @@ impl Catalog {
     pub fn prepare(&self, sources: &[Arc<Pack>]) -> Snapshot {
         let packs = sources.iter().chain(&self.fixed).cloned().collect();
         Snapshot::of(packs, self.problems.clone(), &self.settings)
+    }
+
+    /// Says that there is news of tools, for the next index.
+    pub fn has_learned(&self) {
+        self.learned.notify_one();
+    }
+
+    /// Waits until there is.
+    pub async fn learning(&self) {
+        self.learned.notified().await;
     }
 
     /// Makes `snapshot` what everybody sees from now on.
@@ -151,14 +173,21 @@ impl Snapshot {
     fn of(mut packs: Vec<Arc<Pack>>, problems: Vec<Problem>, settings: &CatalogSettings) -> Self {
         // Stable: among equally trusted ones, the order they came in.
         packs.sort_by_key(|pack| pack.trust);
+        let slots = BTreeMap::new();
         let mut snapshot =
-            Self { packs, slots: BTreeMap::new(), refused: HashMap::new(), problems, index: OnceLock::new() };
+            Self { packs, slots, refused: HashMap::new(), problems, learned: Learned::new(), index: OnceLock::new() };
         snapshot.merge();
         if !settings.allows_all() {
             let refused = snapshot.all().filter_map(|entry| Some((entry.name.clone(), settings.refusal(&entry)?)));
             snapshot.refused = refused.collect();
         }
         snapshot
+    }
+
+    /// The same with what servers said of their tools.
+    #[must_use]
+    pub fn with_learned(self, learned: Learned) -> Self {
+        Self { learned, ..self }
     }
 
     fn merge(&mut self) {
@@ -296,7 +325,8 @@ impl Snapshot {
     /// The entries as they are indexed.
     #[must_use]
     pub fn documents(&self) -> Vec<Document> {
-        self.entries().map(|entry| document(&entry)).collect()
+        let learned = |entry: &Entry| self.learned.get(&entry.name).map(Vec::as_slice).unwrap_or_default();
+        self.entries().map(|entry| document(&entry, learned(&entry))).collect()
     }
 
     /// Ranks the entries for `query`.
@@ -347,7 +377,14 @@ fn looks_like(pack: &Pack, name: &ServerName, known: &ServerName) -> Problem {
     }
 }
 
-fn document(entry: &Entry) -> Document {
+/// The catalog's words for a tool come first, and then the server's, which may promise anything.
+fn document(entry: &Entry, learned: &[ToolDocument]) -> Document {
+    let said = |name: &str| learned.iter().find(|tool| tool.name == name).map_or("", |tool| tool.description.as_str());
+    let known = entry.tools.iter().map(|tool| ToolDocument {
+        name: tool.name.clone(),
+        description: format!("{} {}", tool.description, said(&tool.name)).trim().to_owned(),
+    });
+    let new = learned.iter().filter(|tool| entry.tools.iter().all(|known| known.name != tool.name));
     Document {
         name: entry.name.as_str().to_owned(),
         title: entry.title.clone(),
@@ -356,11 +393,7 @@ fn document(entry: &Entry) -> Document {
         tags: entry.tags.clone(),
         phrases: entry.phrases.clone(),
         popularity: entry.pulls,
-        tools: entry
-            .tools
-            .iter()
-            .map(|tool| ToolDocument { name: tool.name.clone(), description: tool.description.clone() })
-            .collect(),
+        tools: known.chain(new.cloned()).collect(),
     }
 }
 

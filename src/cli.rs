@@ -83,7 +83,7 @@ enum Command {
     Audit(Box<audit::AuditArgs>),
     /// Copy the database to a file, also while a broker is running on it
     Backup(backup::BackupArgs),
-    /// Look into the catalog
+    /// Look into the catalog, and keep its sources
     #[command(subcommand)]
     Catalog(catalog::CatalogCommand),
     /// Pull images of servers ahead, so that adding them need not wait
@@ -189,7 +189,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Session(command) => session::run(&global, command).await,
         Command::Audit(args) => audit::run(&global, *args).await,
         Command::Backup(args) => backup::run(&global, args).await,
-        Command::Catalog(command) => catalog::run(&global, command),
+        Command::Catalog(command) => catalog::run(&global, command).await,
         Command::Pull(args) => pull::run(&global, args).await,
         Command::Status => status::run(&global).await,
         Command::Doctor => doctor::run(&global).await,

@@ -27,6 +27,7 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
+pub use learned::LearnedTool;
 pub use secrets::SealedSecret;
 pub use writer::Writer;
 

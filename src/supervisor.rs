@@ -47,12 +47,15 @@ pub use upstream::{Asker, RequestError, Upstream};
 use crate::{
     audit::Audit,
     caller::Link,
-    catalog::entry::{Registry, Runnable},
+    catalog::{
+        entry::{Registry, Runnable},
+        foreign::displayable,
+    },
     clock::SharedClock,
     config::{ContainerSettings, Limits, Settings},
     ids::{ServerName, SessionId, fingerprint},
     lifecycle::Tasks,
-    store::Store,
+    store::{LearnedTool, Store},
 };
 use connect::Connector;
 use docker::Engine;
@@ -66,6 +69,10 @@ const SHORT_LIFE: Duration = Duration::from_secs(10);
 
 /// Learned surfaces that are kept in memory.
 const LEARNED_MAX: usize = 512;
+
+/// Tools of one server that can be found, and of each so much of its name and of its description.
+const TOOLS_FOUND_MAX: usize = 500;
+const TOOL_CHARACTERS_MAX: usize = 400;
 
 /// Whose instance it is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -374,16 +381,31 @@ impl Supervisor {
         Some(surface)
     }
 
-    /// Keeps what a server says it offers.
-    pub async fn learn(&self, learned_as: &str, server: &ServerName, surface: &Arc<Surface>) {
+    /// Keeps what a server says it offers. Says whether it said something else before, as far as is remembered.
+    pub async fn learn(&self, learned_as: &str, server: &ServerName, surface: &Arc<Surface>) -> bool {
         if self.learned_cache().get(learned_as).is_some_and(|known| known == surface) {
-            return;
+            return false;
         }
         self.remember(learned_as, surface.clone());
-        let Ok(text) = serde_json::to_string(surface.as_ref()) else { return };
+        let Ok(text) = serde_json::to_string(surface.as_ref()) else { return false };
         if let Err(error) = self.store.learn_surface(learned_as.to_owned(), server, text, self.clock.now()).await {
             tracing::warn!(%error, "could not keep what was learned of a server");
         }
+        true
+    }
+
+    /// Keeps what a server's tools do, in its words, for everybody to find. Says whether that was not known.
+    pub async fn learn_tools(&self, server: &ServerName, surface: &Surface) -> bool {
+        let said = |text: &str| displayable(&self.audit.redacted(text), TOOL_CHARACTERS_MAX);
+        let tools = surface.tools.iter().map(|tool| LearnedTool {
+            name: said(&tool.name),
+            description: said(tool.description.as_deref().unwrap_or_default()),
+        });
+        let kept = self.store.learn_tools(server, tools.take(TOOLS_FOUND_MAX).collect(), self.clock.now()).await;
+        kept.unwrap_or_else(|error| {
+            tracing::warn!(%error, "could not keep what was learned of a server's tools");
+            false
+        })
     }
 
     fn remember(&self, learned_as: &str, surface: Arc<Surface>) {

@@ -74,7 +74,7 @@ fn collect(folder: &Path, depth: usize, files: &mut Vec<std::path::PathBuf>) -> 
 /// When it lists no servers.
 pub fn listed(name: &str, text: &str) -> Result<Listed, CatalogFileError> {
     let wrong = |problem: String| CatalogFileError::Parse { file: name.to_owned(), problem };
-    let document: Value = serde_saphyr::from_str(text).map_err(|error| wrong(error.to_string()))?;
+    let document: Value = file::yaml(text).map_err(wrong)?;
     if document.get("registry").is_some_and(Value::is_object) {
         return Ok(Listed { entries: file::entries_of(name, text)?, problems: Vec::new() });
     }

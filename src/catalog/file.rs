@@ -8,7 +8,7 @@
 
 use std::{collections::BTreeMap, fmt, io::Read as _, path::Path, sync::Arc};
 
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use super::{
@@ -18,6 +18,9 @@ use super::{
 
 /// A catalog file larger than this is refused. The largest known one has 1 MB.
 pub const FILE_BYTES_MAX: u64 = 16 << 20;
+
+/// Values in one file. The largest known catalog has 20,000; a listing of 12,000 servers has 700,000.
+const NODES_MAX: usize = 1_000_000;
 
 /// An entry larger than this is left out.
 const ENTRY_BYTES_MAX: usize = 1 << 20;
@@ -127,7 +130,7 @@ pub fn parse(file: &str, text: &str) -> Result<Loaded, CatalogFileError> {
 /// When the text is not a catalog.
 pub fn entries_of(file: &str, text: &str) -> Result<BTreeMap<String, Value>, CatalogFileError> {
     let wrong = |problem: String| CatalogFileError::Parse { file: file.to_owned(), problem };
-    let document: CatalogDocument = serde_saphyr::from_str(text).map_err(|error| wrong(error.to_string()))?;
+    let document: CatalogDocument = yaml(text).map_err(wrong)?;
     if let Some(version) = document.version.filter(|version| !(1..=3).contains(version)) {
         return Err(wrong(format!("version {version} is not known (2 and 3 are)")));
     }
@@ -135,6 +138,18 @@ pub fn entries_of(file: &str, text: &str) -> Result<BTreeMap<String, Value>, Cat
         return Err(wrong(format!("it has more than {ENTRIES_MAX} entries")));
     }
     Ok(document.registry)
+}
+
+/// Reads YAML or JSON that somebody else wrote, up to bounds that no catalog reaches.
+///
+/// # Errors
+///
+/// When it is neither, has a key twice, or is made to grow when it is read.
+pub(super) fn yaml<T: DeserializeOwned>(text: &str) -> Result<T, String> {
+    let options = serde_saphyr::options! {
+        budget: serde_saphyr::budget! { max_nodes: NODES_MAX, max_events: 4 * NODES_MAX },
+    };
+    serde_saphyr::from_str_with_options(text, options).map_err(|error| error.to_string())
 }
 
 /// Takes entries that can be used. Gives back them as they were written too, for storing.

@@ -1,17 +1,29 @@
 //! What agents may add: the operator's lists of what is allowed and what is not.
 
+use std::time::Duration;
+
 use serde::Deserialize;
 
 use super::entry::Entry;
 
+const REFRESH_HOURS: u32 = 24;
+
 /// `catalog:` in the settings.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CatalogSettings {
     /// If it names anything, nothing else can be added.
     pub allow: Lists,
     /// What cannot be added, whatever `allow` says.
     pub deny: Lists,
+    /// How old what is known of a source may become before it is asked again; 0: until `mcp-broker catalog update`.
+    pub refresh_hours: u32,
+}
+
+impl Default for CatalogSettings {
+    fn default() -> Self {
+        Self { allow: Lists::default(), deny: Lists::default(), refresh_hours: REFRESH_HOURS }
+    }
 }
 
 /// Names of sources, servers and categories. `*` stands for any text.
@@ -44,6 +56,12 @@ impl Lists {
 }
 
 impl CatalogSettings {
+    /// How often sources are asked; None for never.
+    #[must_use]
+    pub fn refresh(&self) -> Option<Duration> {
+        (self.refresh_hours > 0).then(|| Duration::from_secs(u64::from(self.refresh_hours) * 3600))
+    }
+
     /// Whether nothing is forbidden.
     #[must_use]
     pub fn allows_all(&self) -> bool {

@@ -87,6 +87,12 @@ impl Source {
         }
     }
 
+    /// Whether it may have changed since.
+    #[must_use]
+    pub fn can_be_asked(&self) -> bool {
+        self.kind != SourceKind::Imported
+    }
+
     /// Whose word it is: a file of the operator's machine is the operator's own.
     #[must_use]
     pub fn trust(&self) -> Trust {
@@ -103,6 +109,16 @@ impl Source {
 pub fn is_source_name(name: &str) -> bool {
     let letters = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
     letters && (1..=40).contains(&name.len()) && !name.starts_with('-') && name != super::BUILT_IN_SOURCE
+}
+
+/// `location` as it may be noted: without what may be a password or a token.
+#[must_use]
+pub fn shown(location: &str) -> String {
+    let shown = match reqwest::Url::parse(location) {
+        Ok(url) => format!("{}://{}{}", url.scheme(), url.host_str().unwrap_or_default(), url.path()),
+        Err(_) => location.to_owned(),
+    };
+    shown.escape_debug().take(200).collect()
 }
 
 /// A name for what is at `location`.
@@ -167,6 +183,12 @@ mod tests {
         for bad in ["", "../x", "A", "-a", "built-in", "a b"] {
             assert!(!is_source_name(bad), "{bad}");
         }
+    }
+
+    #[test]
+    fn what_is_noted_of_an_address_has_no_password() {
+        assert_eq!(shown("https://me:pw@example.com:1/c.yaml?key=k#x"), "https://example.com/c.yaml");
+        assert_eq!(shown("/srv/c.yaml"), "/srv/c.yaml");
     }
 
     #[test]

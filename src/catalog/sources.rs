@@ -4,6 +4,7 @@
 //! update that fails, wholly or for one entry, changes nothing of what worked. A new pack is written aside and put in place
 //! at once, and so is the snapshot that is made with it, index and all.
 
+mod tend;
 mod update;
 
 use std::{
@@ -11,12 +12,11 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
-    time::Duration,
 };
 
 use reqwest::Client;
 use serde_json::Value;
-use tokio_util::sync::CancellationToken;
+use tokio::sync::Notify;
 
 use super::{
     Catalog, CatalogFileError, IndexError,
@@ -25,7 +25,13 @@ use super::{
     registry::ListingError,
     source::{self, Source, SourceKind, is_source_name, name_for},
 };
-use crate::clock::SharedClock;
+use crate::{
+    clock::SharedClock,
+    store::{Store, StoreError},
+};
+
+/// The index of what everybody sees, in the data folder.
+const INDEX: &str = "catalog.index";
 
 const LIST: &str = "sources.json";
 
@@ -38,11 +44,16 @@ const SOURCES_MAX: usize = 100;
 /// Keeps the catalog's sources. One change at a time; whoever reads the catalog does not wait for it.
 pub struct Sources {
     folder: PathBuf,
+    index: PathBuf,
     catalog: Arc<Catalog>,
+    store: Store,
     clock: SharedClock,
     client: OnceLock<Client>,
     kept: Mutex<Kept>,
     changing: tokio::sync::Mutex<()>,
+    swapping: tokio::sync::Mutex<()>,
+    /// Told when there are other sources than before.
+    changed: Notify,
     progress: Mutex<Option<Progress>>,
 }
 
@@ -57,6 +68,9 @@ struct Kept {
 pub struct Progress {
     pub source: String,
     pub servers: usize,
+    /// Which of the sources that are asked this is, and how many they are.
+    pub number: usize,
+    pub of: usize,
 }
 
 /// What is to be added.
@@ -82,7 +96,7 @@ pub enum SourceError {
     Taken(String),
     #[error("there are {SOURCES_MAX} sources, which is the limit: remove one first")]
     TooMany,
-    #[error("there is no source and no imported server `{0}`: `mcp-broker catalog ls --sources` lists them")]
+    #[error("there is no source and no imported server `{0}`: `mcp-broker catalog ls` lists the sources")]
     Unknown(String),
     #[error("a path has to be absolute: `{0}` is not")]
     Relative(String),
@@ -94,8 +108,12 @@ pub enum SourceError {
     File(#[from] CatalogFileError),
     #[error("it has no server that can be used{}", .0.first().map(|problem| format!(": {problem}")).unwrap_or_default())]
     Nothing(Vec<String>),
+    #[error("it was not had whole within {0} minutes")]
+    TooSlow(u64),
     #[error("the catalog could not be indexed")]
     Index(#[from] IndexError),
+    #[error("what servers said of their tools could not be read")]
+    Store(#[from] StoreError),
     #[error("could not keep it in the data folder")]
     Disk(#[from] io::Error),
     #[error("the system's certificates cannot be used")]
@@ -110,17 +128,23 @@ impl Sources {
     /// # Errors
     ///
     /// When the list of sources cannot be read. A source whose entries cannot be read has none until its next update.
-    pub fn open(data_folder: &Path, catalog: Arc<Catalog>, clock: SharedClock) -> io::Result<Self> {
+    pub fn open(data_folder: &Path, catalog: Arc<Catalog>, store: Store, clock: SharedClock) -> io::Result<Self> {
         let folder = data_folder.join("catalog");
         let kept = Kept::read(&folder)?;
-        catalog.put(catalog.prepare(&kept.in_order()));
+        if !kept.packs.is_empty() {
+            catalog.put(catalog.prepare(&kept.in_order()));
+        }
         Ok(Self {
             folder,
+            index: data_folder.join(INDEX),
             catalog,
+            store,
             clock,
             client: OnceLock::new(),
             kept: Mutex::new(kept),
-            changing: tokio::sync::Mutex::new(()),
+            changing: tokio::sync::Mutex::default(),
+            swapping: tokio::sync::Mutex::default(),
+            changed: Notify::new(),
             progress: Mutex::new(None),
         })
     }
@@ -179,8 +203,10 @@ impl Sources {
             }
         }
         let source = Source::new(name, kind, new.location, new.replace);
-        let given = self.ask(&source).await?.unwrap_or_default();
-        self.take(source, given).await
+        let given = self.ask(&source, (1, 1)).await?.unwrap_or_default();
+        let added = self.take(source, given).await;
+        self.changed.notify_one();
+        added
     }
 
     /// Copies what is at `location` once. It is the operator's from then on.
@@ -195,7 +221,7 @@ impl Sources {
             return Err(SourceError::Relative(location.to_owned()));
         }
         let once = Source::new(IMPORTED.to_owned(), kind, location.to_owned(), false);
-        let mut given = self.ask(&once).await?.unwrap_or_default();
+        let mut given = self.ask(&once, (1, 1)).await?.unwrap_or_default();
         if given.entries.is_empty() {
             return Err(SourceError::Nothing(given.problems));
         }
@@ -241,33 +267,18 @@ impl Sources {
         if let Some(unknown) = names.iter().find(|name| known.iter().all(|source| source.name != **name)) {
             return Err(SourceError::Unknown(unknown.escape_debug().take(200).collect()));
         }
-        let mut updated = Vec::new();
-        for source in known {
-            let asked = source.kind != SourceKind::Imported && (names.is_empty() || names.contains(&source.name));
-            if asked {
-                updated.push(self.update_one(source).await);
-            }
-        }
-        Ok(updated)
+        Ok(self.update_those(|source| names.is_empty() || names.contains(&source.name)).await)
     }
 
-    /// Updates every source at once and then every `interval`, until it is time to stop.
-    pub async fn refresh(self: Arc<Self>, interval: Option<Duration>, stopping: CancellationToken) {
-        let Some(interval) = interval else { return stopping.cancelled().await };
-        loop {
-            tokio::select! {
-                updated = self.update(&[]) => {
-                    if let Err(error) = updated {
-                        tracing::warn!(%error, "catalog sources were not updated");
-                    }
-                }
-                () = stopping.cancelled() => return,
-            }
-            tokio::select! {
-                () = tokio::time::sleep(interval) => {}
-                () = stopping.cancelled() => return,
-            }
+    /// Updates those of the sources that are `wanted`. The caller holds `changing`.
+    async fn update_those(&self, wanted: impl Fn(&Source) -> bool) -> Vec<Source> {
+        let asked: Vec<Source> =
+            self.list().into_iter().filter(|source| source.can_be_asked() && wanted(source)).collect();
+        let (mut updated, of) = (Vec::new(), asked.len());
+        for (before, source) in asked.into_iter().enumerate() {
+            updated.push(self.update_one(source, (before + 1, of)).await);
         }
+        updated
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {

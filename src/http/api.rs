@@ -4,6 +4,7 @@
 //! 404 no such thing, 409 in the way of something else, 422 understood and not possible, 503 the database does not answer.
 
 mod audit;
+mod catalog;
 mod sessions;
 mod upkeep;
 
@@ -21,7 +22,7 @@ use serde_json::{Value, json};
 
 use crate::{
     audit::{Audit, Kind, Signer, Status, Subject},
-    catalog::Catalog,
+    catalog::{Catalog, Sources, sources::SourceError},
     clock::{SharedClock, Timestamp},
     features::SetFeatureError,
     ids::{Principal, TokenHash},
@@ -42,6 +43,7 @@ struct Inner {
     tools: Tools,
     supervisor: Arc<Supervisor>,
     catalog: Arc<Catalog>,
+    sources: Arc<Sources>,
     secrets: Arc<Secrets>,
     audit: Audit,
     signer: Signer,
@@ -58,6 +60,7 @@ pub struct ApiParts {
     pub tools: Tools,
     pub supervisor: Arc<Supervisor>,
     pub catalog: Arc<Catalog>,
+    pub sources: Arc<Sources>,
     pub secrets: Arc<Secrets>,
     pub audit: Audit,
     pub signer: Signer,
@@ -74,6 +77,7 @@ impl ApiState {
             tools: parts.tools,
             supervisor: parts.supervisor,
             catalog: parts.catalog,
+            sources: parts.sources,
             secrets: parts.secrets,
             audit: parts.audit,
             signer: parts.signer,
@@ -106,6 +110,7 @@ pub(super) fn router(state: ApiState) -> Router {
         .merge(sessions::router())
         .merge(audit::router())
         .merge(upkeep::router())
+        .merge(catalog::router())
         .with_state(state)
 }
 
@@ -159,6 +164,27 @@ impl From<SetFeatureError> for ApiError {
             SetFeatureError::Unknown { .. } => StatusCode::NOT_FOUND,
             SetFeatureError::Locked { .. } => StatusCode::CONFLICT,
             SetFeatureError::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        Self::new(status, chain(&error))
+    }
+}
+
+impl From<SourceError> for ApiError {
+    fn from(error: SourceError) -> Self {
+        let status = match &error {
+            SourceError::Name(_) | SourceError::Relative(_) => StatusCode::BAD_REQUEST,
+            SourceError::Unknown(_) => StatusCode::NOT_FOUND,
+            SourceError::Taken(_) | SourceError::TooMany => StatusCode::CONFLICT,
+            SourceError::Fetch(_)
+            | SourceError::Listing(_)
+            | SourceError::File(_)
+            | SourceError::TooSlow(_)
+            | SourceError::Nothing(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            SourceError::Index(_)
+            | SourceError::Store(_)
+            | SourceError::Disk(_)
+            | SourceError::Client(_)
+            | SourceError::CutOff => StatusCode::SERVICE_UNAVAILABLE,
         };
         Self::new(status, chain(&error))
     }

@@ -1,10 +1,23 @@
-//! What servers said they offer, and what the results of their tools looked like.
+//! What servers said they offer.
 
 use futures_util::FutureExt as _;
 use sqlx::Row as _;
 
 use super::{Store, StoreError, micros};
 use crate::{clock::Timestamp, ids::ServerName};
+
+/// A tool that nobody has offered for this long is forgotten.
+const FORGOTTEN_AFTER_HOURS: i64 = 30 * 24;
+
+/// More tools than this are not read.
+const TOOLS_MAX: i64 = 100_000;
+
+/// A tool of a server, in the server's words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LearnedTool {
+    pub name: String,
+    pub description: String,
+}
 
 impl Store {
     /// What was learned under `fingerprint`, as JSON.
@@ -52,6 +65,79 @@ impl Store {
                 .boxed()
             })
             .await
+    }
+
+    /// The tools of every server that said what they do, by server.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be read.
+    pub async fn learned_tools(&self) -> Result<Vec<(String, LearnedTool)>, StoreError> {
+        let rows = sqlx::query("SELECT server, name, description FROM learned_tools ORDER BY server, name LIMIT ?")
+            .bind(TOOLS_MAX)
+            .fetch_all(self.readers())
+            .await?;
+        rows.iter()
+            .map(|row| {
+                let tool = LearnedTool { name: row.try_get("name")?, description: row.try_get("description")? };
+                Ok((row.try_get("server")?, tool))
+            })
+            .collect()
+    }
+
+    /// Keeps what tools of a server do. Says whether that was not known.
+    ///
+    /// # Errors
+    ///
+    /// When it could not be committed.
+    pub async fn learn_tools(
+        &self,
+        server: &ServerName,
+        tools: Vec<LearnedTool>,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let known = self.learned_tools_of(server).await?;
+        let news = tools.iter().any(|tool| !known.contains(tool));
+        let server = server.to_string();
+        let now = micros(now);
+        self.writer()
+            .change(move |connection| {
+                async move {
+                    for tool in tools {
+                        sqlx::query(
+                            "INSERT INTO learned_tools (server, name, description, learned_at) VALUES (?, ?, ?, ?)
+                             ON CONFLICT (server, name) DO UPDATE
+                             SET description = excluded.description, learned_at = excluded.learned_at",
+                        )
+                        .bind(&server)
+                        .bind(tool.name)
+                        .bind(tool.description)
+                        .bind(now)
+                        .execute(&mut *connection)
+                        .await?;
+                    }
+                    sqlx::query("DELETE FROM learned_tools WHERE server = ? AND learned_at < ?")
+                        .bind(&server)
+                        .bind(now - FORGOTTEN_AFTER_HOURS * 3_600_000_000)
+                        .execute(connection)
+                        .await?;
+                    Ok(())
+                }
+                .boxed()
+            })
+            .await?;
+        Ok(news)
+    }
+
+    async fn learned_tools_of(&self, server: &ServerName) -> Result<Vec<LearnedTool>, StoreError> {
+        let rows = sqlx::query("SELECT name, description FROM learned_tools WHERE server = ?")
+            .bind(server.as_str())
+            .fetch_all(self.readers())
+            .await?;
+        let tool = |row: &sqlx::sqlite::SqliteRow| {
+            Ok(LearnedTool { name: row.try_get("name")?, description: row.try_get("description")? })
+        };
+        rows.iter().map(tool).collect()
     }
 
     /// The shapes of results that were learned under `fingerprint`, as JSON, by tool.

@@ -4,7 +4,7 @@
 //! leaves nothing behind. The exception is a server whose tools are known from an earlier run: the answer comes at once,
 //! with `state: starting`, and a start that fails after all is the next call's error.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use rmcp::model::{CallToolResult, ContentBlock, JsonObject};
 use serde::Deserialize;
@@ -88,7 +88,7 @@ pub(super) async fn run(
     let lock = session.server_lock(&entry.name);
     let _one_change_at_a_time = lock.lock().await;
     let added = add(context, session, caller, &entry, &activate, arguments.config).await?;
-    Ok(Reply::CallToolResult(answer(context, session, &entry, &added, detail, handle.as_ref())))
+    Ok(Reply::CallToolResult(answer(context, session, &entry, &added, &activate, detail, handle.as_ref())))
 }
 
 /// The catalog's entry of that name, or a failure that suggests others.
@@ -300,15 +300,24 @@ fn answer(
     session: &Session,
     entry: &Entry,
     added: &Added,
+    activate: &Activation,
     detail: Detail,
     handle: Option<&SessionId>,
 ) -> CallToolResult {
     let menu = session.menu(context.with_prefixes());
     let tools: Vec<&MenuTool> = menu.tools.iter().filter(|tool| tool.server == entry.name).collect();
+    // Who chose tools knows what the others are.
+    let told = |tool: &MenuTool| match activate {
+        Activation::Only(_) => activate.lists(&tool.tool.name),
+        Activation::All | Activation::None => true,
+    };
+    let signed = tools.iter().filter(|tool| told(tool)).take(SIGNATURES_MAX);
+    let signed: HashSet<&str> = signed.map(|tool| tool.exposed.as_str()).collect();
+    let is_signed = |tool: &MenuTool| signed.contains(tool.exposed.as_str());
     let mut structured = json!({
         "server": entry.name,
         "state": if added.starting { "starting" } else { "ready" },
-        "tools": tools.iter().enumerate().map(|(index, tool)| tool_value(tool, detail, index)).collect::<Vec<_>>(),
+        "tools": tools.iter().map(|tool| tool_value(tool, detail, is_signed(tool))).collect::<Vec<_>>(),
     });
     if let Some(handle) = handle {
         structured["session"] = json!(handle);
@@ -329,9 +338,9 @@ fn answer(
         structured["instructions"] = json!(shortened(instructions, INSTRUCTIONS_CHARACTERS_MAX));
     }
     let mut text = headline(entry, added, &tools, handle);
-    for (index, tool) in tools.iter().enumerate() {
+    for tool in &tools {
         text.push('\n');
-        text.push_str(&tool_line(tool, detail, index));
+        text.push_str(&tool_line(tool, detail, is_signed(tool)));
     }
     let mut result = CallToolResult::success(vec![ContentBlock::text(text)]);
     result.structured_content = Some(structured);
@@ -352,7 +361,7 @@ fn headline(entry: &Entry, added: &Added, tools: &[&MenuTool], handle: Option<&S
     text
 }
 
-fn tool_value(tool: &MenuTool, detail: Detail, index: usize) -> Value {
+fn tool_value(tool: &MenuTool, detail: Detail, signed: bool) -> Value {
     let mut value = json!({"name": tool.exposed});
     if !tool.listed {
         value["listed"] = json!(false);
@@ -365,7 +374,7 @@ fn tool_value(tool: &MenuTool, detail: Detail, index: usize) -> Value {
         if let Some(description) = &tool.tool.description {
             value["description"] = json!(description);
         }
-    } else if index < SIGNATURES_MAX {
+    } else if signed {
         value["signature"] = json!(signature(&tool.exposed, &tool.tool.input_schema));
         if let Some(description) = tool.tool.description.as_deref().filter(|text| !text.trim().is_empty()) {
             value["description"] = json!(first_line(description));
@@ -374,12 +383,12 @@ fn tool_value(tool: &MenuTool, detail: Detail, index: usize) -> Value {
     value
 }
 
-fn tool_line(tool: &MenuTool, detail: Detail, index: usize) -> String {
+fn tool_line(tool: &MenuTool, detail: Detail, signed: bool) -> String {
     if detail == Detail::Full {
         let schema = Value::Object(tool.tool.input_schema.as_ref().clone());
         return format!("- {}: {}\n  {schema}", tool.exposed, tool.tool.description.as_deref().unwrap_or_default());
     }
-    if index >= SIGNATURES_MAX {
+    if !signed {
         return format!("- {}", tool.exposed);
     }
     let line = signature(&tool.exposed, &tool.tool.input_schema);

@@ -187,11 +187,12 @@ impl ManagementTool {
                         "type": "object",
                         "properties": {
                             "name": text, "title": text, "description": text, "tools": texts, "words": texts, "needs": texts,
-                            "on": {"type": "boolean"}
+                            "on": {"type": "boolean"}, "source": text, "trust": text
                         },
                         "required": ["name", "description"]
                     }},
-                    "more": {"type": "integer", "description": "Further matches that were not returned"}
+                    "more": {"type": "integer", "description": "Further matches that were not returned"},
+                    "unlikely": {"type": "boolean", "description": "Whether even the first is hardly what was asked for"}
                 },
                 "required": ["servers"]
             }),

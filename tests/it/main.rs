@@ -29,6 +29,7 @@ mod remote;
 mod scripts;
 mod session_commands;
 mod sessions;
+mod sources;
 mod standard_streams;
 mod troubled_servers;
 mod troubled_storage;

@@ -5,6 +5,7 @@ pub mod catalog;
 pub mod client;
 pub mod disk;
 pub mod process;
+pub mod upstream;
 
 pub use broker::TestBroker;
 pub use catalog::FixtureCatalog;

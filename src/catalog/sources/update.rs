@@ -4,12 +4,14 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
     sync::Arc,
+    time::Duration,
 };
 
 use serde_json::{Value, json};
 
 use super::{LIST, Progress, SourceError, Sources};
 use crate::catalog::{
+    Learned, ToolDocument,
     document::{self, Listed},
     fetch::{self, Marks},
     file,
@@ -17,6 +19,9 @@ use crate::catalog::{
     registry,
     source::{self, PROBLEMS_KEPT, Source, SourceKind},
 };
+
+/// A source that takes longer is not waited for.
+const ASK_MINUTES_MAX: u64 = 15;
 
 /// Versions that are remembered of one server.
 const VERSIONS_MAX: usize = 20;
@@ -49,15 +54,20 @@ impl Given {
 }
 
 impl Sources {
-    /// Asks a source. None when it has not changed.
-    pub(super) async fn ask(&self, source: &Source) -> Result<Option<Given>, SourceError> {
-        self.tell(Some(Progress { source: source.name.clone(), servers: 0 }));
-        let given = self.asked(source).await;
-        self.tell(None);
-        given
+    /// Asks a source, the how-manieth of how many. None when it has not changed.
+    pub(super) async fn ask(&self, source: &Source, place: (usize, usize)) -> Result<Option<Given>, SourceError> {
+        let _told = Telling(self);
+        self.tell_of(source, 0, place);
+        let limit = Duration::from_secs(60 * ASK_MINUTES_MAX);
+        let asked = tokio::time::timeout(limit, self.asked(source, place)).await;
+        asked.unwrap_or(Err(SourceError::TooSlow(ASK_MINUTES_MAX)))
     }
 
-    async fn asked(&self, source: &Source) -> Result<Option<Given>, SourceError> {
+    fn tell_of(&self, source: &Source, servers: usize, (number, of): (usize, usize)) {
+        self.tell(Some(Progress { source: source.name.clone(), servers, number, of }));
+    }
+
+    async fn asked(&self, source: &Source, place: (usize, usize)) -> Result<Option<Given>, SourceError> {
         match source.kind {
             SourceKind::Path | SourceKind::Imported => {
                 let (path, about) = (source.location.clone(), source.clone());
@@ -77,8 +87,7 @@ impl Sources {
                 // What is not in the data folder any more is asked for again.
                 let has_entries = self.kept().packs.contains_key(&source.name);
                 let since = source.newest.as_deref().filter(|_| has_entries);
-                let name = source.name.clone();
-                let told = move |servers| self.tell(Some(Progress { source: name.clone(), servers }));
+                let told = |servers| self.tell_of(source, servers, place);
                 let changes = registry::changes(&self.client()?, &url, since, &told).await?;
                 let (gone, newest, about) = (changes.gone, changes.newest, source.clone());
                 let (whole, listed) =
@@ -89,8 +98,8 @@ impl Sources {
         }
     }
 
-    pub(super) async fn update_one(&self, source: Source) -> Source {
-        let outcome = match self.ask(&source).await {
+    pub(super) async fn update_one(&self, source: Source, place: (usize, usize)) -> Source {
+        let outcome = match self.ask(&source, place).await {
             Ok(None) => Ok(self.checked(source.clone(), None)),
             Ok(Some(given)) => self.take(source.clone(), given).await,
             Err(error) => Err(error),
@@ -125,16 +134,22 @@ impl Sources {
         let old = self.kept().values(&source.name);
         let (problem_count, problems) = (given.problems.len(), given.problems.clone());
         let (marks, newest) = (given.marks.clone(), given.newest.clone());
-        let entries = merged(old, given);
+        let entries = merged(old.clone(), given);
         if entries.is_empty() {
             return Err(SourceError::Nothing(problems));
         }
+        let is_news = entries != old;
         std::fs::create_dir_all(&self.folder)?;
         let path = self.pack_of(&source.name);
         let (name, trust) = (source.name.clone(), source.trust());
         source.entries = entries.len();
-        let pack =
-            blocking(move || Pack::write(&path, &entries).and_then(|()| Pack::open(&path, &name, trust))).await??;
+        let pack = blocking(move || {
+            if is_news {
+                Pack::write(&path, &entries)?;
+            }
+            Pack::open(&path, &name, trust)
+        });
+        let pack = pack.await??;
         source.marks = marks;
         source.newest = newest.or(source.newest);
         source.problem_count = problem_count;
@@ -152,7 +167,9 @@ impl Sources {
             }
             source::write(&self.folder.join(LIST), &kept.sources)?;
         }
-        self.swap().await?;
+        if is_news {
+            self.swap().await?;
+        }
         Ok(source)
     }
 
@@ -168,15 +185,32 @@ impl Sources {
     }
 
     /// Makes a snapshot of what there is now, indexes it, and lets everybody see it.
-    async fn swap(&self) -> Result<(), SourceError> {
-        let (catalog, packs) = (self.catalog.clone(), self.kept().in_order());
+    pub(super) async fn swap(&self) -> Result<(), SourceError> {
+        // Or an older one could come after a newer one.
+        let _one_at_a_time = self.swapping.lock().await;
+        let mut learned = Learned::new();
+        for (server, tool) in self.store.learned_tools().await? {
+            let Ok(server) = server.parse() else { continue };
+            let tool = ToolDocument { name: tool.name, description: tool.description };
+            learned.entry(server).or_default().push(tool);
+        }
+        let (catalog, packs, index) = (self.catalog.clone(), self.kept().in_order(), self.index.clone());
         let prepared = blocking(move || {
-            let snapshot = catalog.prepare(&packs);
-            snapshot.ensure_index().map(|_| ())?;
+            let snapshot = catalog.prepare(&packs).with_learned(learned);
+            snapshot.open_index(&index).map(|_| ())?;
             Ok::<_, SourceError>(snapshot)
         });
         self.catalog.put(prepared.await??);
         Ok(())
+    }
+}
+
+/// Ends what is told of an update's progress, however the update ends.
+struct Telling<'a>(&'a Sources);
+
+impl Drop for Telling<'_> {
+    fn drop(&mut self) {
+        self.0.tell(None);
     }
 }
 

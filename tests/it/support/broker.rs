@@ -207,6 +207,12 @@ impl Builder {
         self
     }
 
+    /// What agents may add.
+    pub fn policy(mut self, policy: CatalogSettings) -> Self {
+        self.policy = policy;
+        self
+    }
+
     /// A further catalog file.
     pub fn catalog_file(mut self, path: PathBuf) -> Self {
         self.more.push(path);

@@ -1,0 +1,123 @@
+//! `/v1/catalog`: the catalog's sources.
+
+use axum::{
+    Extension, Json, Router,
+    extract::{Path, State},
+    routing::{delete, get, post},
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{Answer, ApiState};
+use crate::{
+    audit::Kind,
+    catalog::{
+        Trust,
+        source::{Source, shown},
+        sources::NewSource,
+    },
+    ids::Principal,
+};
+
+pub(super) fn router() -> Router<ApiState> {
+    Router::new()
+        .route("/catalog/sources", get(sources).post(add))
+        .route("/catalog/sources/{name}", delete(remove))
+        .route("/catalog/import", post(import))
+        .route("/catalog/update", post(update))
+        .route("/catalog/progress", get(progress))
+}
+
+/// Every source, the one that counts least first, with how many of its entries count.
+async fn sources(State(state): State<ApiState>) -> Answer {
+    let inner = &state.inner;
+    let snapshot = inner.catalog.snapshot();
+    let mut sources = inner.sources.list();
+    let mut rows = Vec::new();
+    for (name, trust, servers, used) in snapshot.packs() {
+        let known = sources.iter().position(|source| *source.name == *name).map(|at| sources.remove(at));
+        let mut row = known.as_ref().map(value).unwrap_or_else(|| fixed(&name, trust));
+        row["servers"] = json!(servers);
+        row["used"] = json!(used);
+        rows.push(row);
+    }
+    // Those that have nothing, because what they had cannot be read.
+    rows.extend(sources.iter().map(value));
+    Ok(Json(json!({"sources": rows, "servers": snapshot.len()})))
+}
+
+fn fixed(name: &str, trust: Trust) -> Value {
+    let kind = if trust == Trust::BuiltIn { "built-in" } else { "file" };
+    json!({"name": name, "kind": kind, "trust": trust.word()})
+}
+
+fn value(source: &Source) -> Value {
+    json!({
+        "name": source.name,
+        "kind": source.kind.word(),
+        "trust": source.trust().word(),
+        "location": source.location,
+        "servers": source.entries,
+        "updated_at": source.updated_at,
+        "checked_at": source.checked_at,
+        "problems": source.problem_count,
+        "first_problems": source.problems,
+        "error": source.error,
+    })
+}
+
+async fn add(
+    State(state): State<ApiState>,
+    Extension(principal): Extension<Principal>,
+    Json(new): Json<NewSource>,
+) -> Answer {
+    state.recorded(Kind::Catalog, &principal, &format!("add {}", shown(&new.location))).await?;
+    Ok(Json(json!({"sources": [value(&state.inner.sources.add(new).await?)]})))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Import {
+    location: String,
+}
+
+async fn import(
+    State(state): State<ApiState>,
+    Extension(principal): Extension<Principal>,
+    Json(import): Json<Import>,
+) -> Answer {
+    state.recorded(Kind::Catalog, &principal, &format!("import {}", shown(&import.location))).await?;
+    Ok(Json(json!({"sources": [value(&state.inner.sources.import(&import.location).await?)]})))
+}
+
+async fn remove(
+    State(state): State<ApiState>,
+    Extension(principal): Extension<Principal>,
+    Path(name): Path<String>,
+) -> Answer {
+    state.recorded(Kind::Catalog, &principal, &format!("remove {}", shown(&name))).await?;
+    state.inner.sources.remove(&name).await?;
+    sources(State(state)).await
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Update {
+    /// Without a name, all of them.
+    sources: Vec<String>,
+}
+
+async fn update(
+    State(state): State<ApiState>,
+    Extension(principal): Extension<Principal>,
+    Json(update): Json<Update>,
+) -> Answer {
+    let what: Vec<String> = update.sources.iter().take(10).map(|name| format!(" {}", shown(name))).collect();
+    state.recorded(Kind::Catalog, &principal, &format!("update{}", what.join(""))).await?;
+    let updated = state.inner.sources.update(&update.sources).await?;
+    Ok(Json(json!({"sources": updated.iter().map(value).collect::<Vec<_>>()})))
+}
+
+async fn progress(State(state): State<ApiState>) -> Answer {
+    Ok(Json(json!({"progress": state.inner.sources.progress()})))
+}
