@@ -64,6 +64,11 @@ pub enum OpenStoreError {
          {known}): use that version, or another data folder"
     )]
     Newer { path: PathBuf, found: i64, known: i64 },
+    #[error(
+        "could not copy the database to {copy} before bringing it up to date ({why}): is there room on its disk? Nothing \
+         has been changed"
+    )]
+    Copy { copy: PathBuf, why: String },
     #[error("could not bring the database {path} up to date")]
     Migrate {
         path: PathBuf,
