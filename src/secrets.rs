@@ -24,7 +24,7 @@ use zeroize::Zeroizing;
 
 use key::Key;
 pub use key::MasterKeyError;
-pub use redactor::Redactor;
+pub use redactor::{REDACTED, Redactor};
 
 use crate::{
     clock::SharedClock,

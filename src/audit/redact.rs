@@ -6,9 +6,8 @@
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::secrets::Redactor;
+use crate::secrets::{REDACTED, Redactor};
 
-const REDACTED: &str = "[redacted]";
 const DEPTH_MAX: usize = 16;
 
 /// Parts of a name that make its value a secret.

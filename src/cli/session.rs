@@ -12,6 +12,9 @@ use serde_json::{Value, json};
 
 use super::{Global, broker::Broker, output};
 
+/// The exit code for calls that ended otherwise when they were run again.
+const DIFFERS: u8 = 5;
+
 /// List, make, hand over, copy and end sessions.
 #[derive(Debug, Subcommand)]
 pub(super) enum SessionCommand {
@@ -59,6 +62,16 @@ pub(super) enum SessionCommand {
         #[arg(long)]
         name: Option<String>,
     },
+    /// Run a session's recorded calls again in a fresh session, and show what differs
+    ///
+    /// The calls have whatever effect they have. Exits with 5 if an outcome is another one.
+    Replay {
+        /// Its id or name; it may have ended
+        session: String,
+        /// Only show what would be run
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// End a session: its servers stop, its history stays
     End {
         /// Its id or name
@@ -70,10 +83,10 @@ pub(super) async fn run(global: &Global, command: SessionCommand) -> anyhow::Res
     let broker = Broker::find(global.settings()?).await?;
     let outcome = answer(&broker, command).await;
     broker.close().await;
-    outcome.map(|()| ExitCode::SUCCESS)
+    outcome
 }
 
-async fn answer(broker: &Broker, command: SessionCommand) -> anyhow::Result<()> {
+async fn answer(broker: &Broker, command: SessionCommand) -> anyhow::Result<ExitCode> {
     match command {
         SessionCommand::Ls => list(&broker.ask(Method::GET, "/v1/sessions", None).await?),
         SessionCommand::Show { session } => {
@@ -113,13 +126,18 @@ async fn answer(broker: &Broker, command: SessionCommand) -> anyhow::Result<()> 
             }
             say_how_to_connect(&broker.ask(Method::POST, "/v1/sessions/import", Some(document)).await?);
         }
+        SessionCommand::Replay { session, dry_run } => {
+            let path = format!("/v1/sessions/{}/replay", super::encoded(&session));
+            let answer = broker.ask(Method::POST, &path, Some(json!({"dry_run": dry_run}))).await?;
+            return Ok(show_replay(&answer));
+        }
         SessionCommand::End { session } => {
             let id = id_of(broker, &session).await?;
             broker.ask(Method::DELETE, &format!("/v1/sessions/{id}"), None).await?;
             output::say(format!("session {session} has ended"));
         }
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 /// A session's id, from its id or its name.
@@ -168,6 +186,30 @@ fn show(session: &Value) {
         let (at, kind, name) = (text(call, "opened_at"), text(call, "kind"), text(call, "name"));
         output::say(format!("call {at} {kind} {server}{name}: {}", call["status"].as_str().unwrap_or("open")));
     }
+}
+
+/// One line for each call, and two more for one that ended otherwise.
+fn show_replay(answer: &Value) -> ExitCode {
+    let mut differs = false;
+    for step in items(&answer["steps"]) {
+        let server = step["server"].as_str().map(|server| format!("{server}: ")).unwrap_or_default();
+        let what = format!("{server}{} {}", text(step, "name"), step["arguments"].as_str().unwrap_or("{}"));
+        match (step["skipped"].as_str(), step["same"].as_bool()) {
+            (Some(why), _) => output::say(format!("skipped  {what}: {why}")),
+            (None, None) => output::say(format!("would    {what}")),
+            (None, Some(true)) => output::say(format!("same     {what}")),
+            (None, Some(false)) => {
+                differs = true;
+                output::say(format!("differs  {what}"));
+                for when in ["then", "now"] {
+                    let outcome = &step[when];
+                    let told = outcome["error"].as_str().or(outcome["result"].as_str()).unwrap_or_default();
+                    output::say(format!("  {when:<5}  {}: {told}", text(outcome, "status")));
+                }
+            }
+        }
+    }
+    if differs { ExitCode::from(DIFFERS) } else { ExitCode::SUCCESS }
 }
 
 fn items(value: &Value) -> impl Iterator<Item = &Value> {

@@ -7,7 +7,8 @@ use arc_swap::ArcSwap;
 use super::SecretValue;
 
 /// What stands where a value was.
-const REDACTED: &str = "[redacted]";
+/// What stands where a secret was.
+pub const REDACTED: &str = "[redacted]";
 
 /// Values shorter than this are too likely to be part of something else.
 const VALUE_BYTES_MIN: usize = 6;

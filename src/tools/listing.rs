@@ -8,7 +8,10 @@ use super::{Context, ManagementTool, Seat, Tools, code_mode};
 use crate::{
     caller::{Caller, Era},
     features::Feature,
-    session::{Session, SessionsError, menu::Menu},
+    session::{
+        Session, SessionsError,
+        menu::{Menu, MenuTool},
+    },
     supervisor::{Key, State, Upstream},
 };
 
@@ -163,6 +166,15 @@ impl Tools {
             Some(session) => Ok(self.context.menu(&session, caller).await),
             None => Ok(Arc::default()),
         }
+    }
+}
+
+impl Tools {
+    /// What a server's tool is called by in a session, if the server is on and has it. Starts the server if need be.
+    pub async fn exposed(&self, session: &Arc<Session>, caller: &Caller, server: &str, tool: &str) -> Option<String> {
+        let is_it = |known: &MenuTool| known.server.as_str() == server && known.tool.name == tool;
+        let menu = self.context.menu_with(session, caller, |menu| menu.tools.iter().any(is_it)).await;
+        menu.tools.iter().find(|known| is_it(known)).map(|known| known.exposed.clone())
     }
 }
 

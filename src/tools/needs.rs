@@ -8,7 +8,7 @@ use super::Context;
 use crate::{
     catalog::{Entry, Runnable, config_schema::ConfigSchema, entry::SecretSpec},
     ids::SessionId,
-    secrets::SecretValue,
+    secrets::{REDACTED, SecretValue},
     session::Session,
 };
 
@@ -120,7 +120,7 @@ impl Context {
             for (key, value) in config.iter_mut() {
                 let is_secret = entry.as_ref().is_none_or(|entry| is_secret(entry, key));
                 if is_secret {
-                    *value = Value::String("[redacted]".to_owned());
+                    *value = Value::String(REDACTED.to_owned());
                 }
             }
         }

@@ -120,6 +120,42 @@ async fn a_session_is_handed_over_renamed_and_shown() {
 }
 
 #[tokio::test]
+async fn a_session_is_run_again_and_what_differs_is_shown() {
+    let home = Home::with(&catalog());
+    let broker = home.serve().await;
+    let made = Printed::of(&home.run(&["session", "new", "--name", "first"]).await.ok());
+    let client = made.client().await;
+    client.ok("mcp-add", json!({"name": "fixture", "config": {"word": "kept"}})).await;
+    client.ok("fixture__echo", json!({"text": "the same"})).await;
+    assert_eq!(word(&client).await, "kept");
+    client.ok("code-mode", json!({"servers": ["fixture"], "name": "mix"})).await;
+    let script = "return (await fixture.echo({text: 'scripted'}))";
+    client.ok("code-mode-mix", json!({"script": script})).await;
+    client.close().await;
+    let path = ["session", "replay", "first"];
+    let again = home.run(&path).await.ok();
+    assert_eq!(again.matches("same     ").count(), 5, "{again}");
+
+    let client = made.client().await;
+    client.ok("fixture__pid", json!({})).await;
+    client.ok("fixture__echo", json!({"text": "long ".repeat(2000)})).await;
+    client.ok("fixture__echo", json!({"text": "x", "token": "ghp_0123456789012345678901234567890123"})).await;
+    home.run(&["session", "end", "first"]).await.ok();
+    let again = home.run(&path).await;
+    assert_eq!(again.code(), 5, "{}", again.err());
+    let said = again.out();
+    assert!(said.contains("differs  fixture: pid {}\n  then   success: "), "{said}");
+    assert_eq!(said.matches("skipped  fixture: echo").count(), 2, "{said}");
+    assert_eq!(home.run(&["session", "ls"]).await.ok().lines().count(), 1, "the fresh session has ended");
+
+    let before = home.run(&["audit", "--limit", "1000"]).await.ok().lines().count();
+    let planned = home.run(&["session", "replay", "first", "--dry-run"]).await.ok();
+    assert_eq!((planned.matches("would    ").count(), planned.matches("skipped  ").count()), (6, 2), "{planned}");
+    assert_eq!(home.run(&["audit", "--limit", "1000"]).await.ok().lines().count(), before, "nothing was run");
+    broker.terminate().await;
+}
+
+#[tokio::test]
 async fn an_agent_sees_the_history_of_its_own_session() {
     let broker = TestBroker::with(catalog()).start().await;
     let (mine, other) = (broker.connect(Era::Legacy).await, broker.connect(Era::Legacy).await);

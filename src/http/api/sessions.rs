@@ -1,6 +1,7 @@
 //! Sessions, for programs that make them and people who look at them.
 
 mod document;
+mod replay;
 
 use std::sync::Arc;
 
@@ -40,6 +41,7 @@ pub(super) fn router() -> Router<ApiState> {
         .route("/sessions/{id}", get(show).patch(rename).delete(end))
         .route("/sessions/{id}/resume", post(resume))
         .route("/sessions/{id}/export", get(export))
+        .route("/sessions/{id}/replay", post(replay::replay))
 }
 
 async fn list(State(state): State<ApiState>) -> Answer {
