@@ -32,9 +32,9 @@ use crate::{
     caller::{Caller, Era, Link},
     ids::Principal,
     session::{ConnectedClient, Session, SessionsError},
-    store::{connections::ConnectionRow, sessions::SessionKind},
+    store::{connections::ConnectionRow, sessions::SessionKind, subscriptions::SubscriptionRow},
     supervisor::upstream::implementation,
-    tools::{Operation, Reply, Seat, Tools, listing::Following},
+    tools::{Operation, Reply, Seat, Tools, follow::Following},
 };
 pub use parked::Parked;
 
@@ -91,12 +91,23 @@ pub struct Endpoint {
 
 /// A client that stays connected, bound to its session.
 struct Connection {
+    /// Its `Mcp-Session-Id`, over HTTP.
+    id: Option<Arc<str>>,
     session: Arc<Session>,
     principal: Principal,
     following: Mutex<HashMap<String, Following>>,
     _connected: ConnectedClient,
     stop: CancellationToken,
     _stop_with_me: DropGuard,
+}
+
+/// Whose a connection is.
+struct Bound {
+    id: Option<Arc<str>>,
+    session: Arc<Session>,
+    principal: Principal,
+    /// What its client followed before it was brought back.
+    followed: Vec<SubscriptionRow>,
 }
 
 impl Endpoint {
@@ -174,14 +185,15 @@ impl Endpoint {
     }
 
     /// Finds or makes the session of a connection that begins or is brought back.
-    async fn bind(&self, context: &RequestContext<RoleServer>) -> Result<(Arc<Session>, Principal), ErrorData> {
+    async fn bind(&self, context: &RequestContext<RoleServer>) -> Result<Bound, ErrorData> {
         let sessions = self.tools.sessions();
         let restored = context.extensions.get::<SessionRestoreMarker>().map(|marker| marker.id.to_string());
         if let Some(id) = restored {
             let gone = || ErrorData::new(ErrorCode::INVALID_REQUEST, "the session has ended: connect again", None);
             let row = sessions.connection(&id).await.map_err(unavailable)?.ok_or_else(gone)?;
             let session = sessions.get(&row.session).await.map_err(unavailable)?.ok_or_else(gone)?;
-            return Ok((session, row.principal));
+            let followed = sessions.subscriptions(&id).await.map_err(unavailable)?;
+            return Ok(Bound { id: Some(id.into()), session, principal: row.principal, followed });
         }
         let access = self.access(context)?;
         let principal = access.principal().clone();
@@ -191,11 +203,12 @@ impl Endpoint {
                 sessions.create(SessionKind::Connection, principal, None, None).await.map_err(session_error)?
             }
         };
-        if let Some(ConnectionId(id)) = context.extensions.get::<ConnectionId>() {
+        let id = context.extensions.get::<ConnectionId>().map(|ConnectionId(id)| id.clone());
+        if let Some(id) = &id {
             let row = ConnectionRow { session: session.id().clone(), principal: principal.clone(), initialize: None };
             sessions.put_connection(id, row).await.map_err(unavailable)?;
         }
-        Ok((session, principal))
+        Ok(Bound { id, session, principal, followed: Vec::new() })
     }
 }
 
@@ -266,14 +279,19 @@ impl ServerHandler for Endpoint {
         context: RequestContext<RoleServer>,
     ) -> Result<InitializeResult, ErrorData> {
         context.peer.set_peer_info(request.clone());
-        let (session, principal) = self.bind(&context).await?;
+        let Bound { id, session, principal, followed } = self.bind(&context).await?;
         self.tools.sessions().touch(&session);
+        let mut following = HashMap::new();
+        for row in followed {
+            following.insert(row.uri.clone(), self.tools.follow_again(&session, row).await);
+        }
         let stop = CancellationToken::new();
         let connection = Connection {
+            id,
             _connected: session.connect(context.peer.clone(), request.capabilities.clone()),
             session: session.clone(),
             principal: principal.clone(),
-            following: Mutex::default(),
+            following: Mutex::new(following),
             _stop_with_me: stop.clone().drop_guard(),
             stop,
         };
@@ -421,7 +439,10 @@ impl ServerHandler for Endpoint {
             return Err(ErrorData::invalid_request("there is nobody to tell of changes on this connection", None));
         };
         let following = self.tools.follow(&session, &params.uri, &caller).await;
-        let following = following.map_err(|problem| ErrorData::resource_not_found(problem, None))?;
+        let (following, row) = following.map_err(|problem| ErrorData::resource_not_found(problem, None))?;
+        if let Some(id) = &connection.id {
+            self.tools.sessions().put_subscription(id, row).await.map_err(unavailable)?;
+        }
         connection.following().insert(params.uri, following);
         Ok(())
     }
@@ -432,6 +453,9 @@ impl ServerHandler for Endpoint {
         _context: RequestContext<RoleServer>,
     ) -> Result<(), ErrorData> {
         if let Some(connection) = self.connection.get() {
+            if let Some(id) = &connection.id {
+                self.tools.sessions().delete_subscription(id, &params.uri).await.map_err(unavailable)?;
+            }
             connection.following().remove(&params.uri);
         }
         Ok(())

@@ -12,6 +12,7 @@ mod learned;
 mod migrate;
 mod secrets;
 pub mod sessions;
+pub mod subscriptions;
 mod transaction;
 mod upkeep;
 mod writer;

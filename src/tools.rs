@@ -11,6 +11,7 @@ mod dispatch;
 mod explain;
 mod failure;
 mod find;
+pub mod follow;
 mod history;
 mod list;
 pub mod listing;

@@ -14,7 +14,7 @@ use crate::{
     caller::Caller,
     session::{Change, Session},
     supervisor::calls::severity,
-    tools::{Seat, Tools, listing::Following},
+    tools::{Seat, Tools, follow::Following},
 };
 
 /// Tells a client of a revision up to 2025-11-25, for as long as it is connected.
@@ -99,7 +99,7 @@ pub(super) async fn listen(
     if let Some(session) = &session {
         tools.warm(session, caller);
         for uri in context.accepted().resource_subscriptions.iter().flatten() {
-            if let Ok(followed) = tools.follow(session, uri, caller).await {
+            if let Ok((followed, _)) = tools.follow(session, uri, caller).await {
                 following.push(followed);
             }
         }

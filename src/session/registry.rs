@@ -23,6 +23,7 @@ use crate::{
         Store, StoreError,
         connections::ConnectionRow,
         sessions::{Activation, SessionKind, SessionRow, SessionServerRow, StoredSession},
+        subscriptions::SubscriptionRow,
     },
     supervisor::{Supervisor, Surface},
 };
@@ -388,6 +389,33 @@ impl Sessions {
     /// When the database cannot be read.
     pub async fn connection(&self, id: &str) -> Result<Option<ConnectionRow>, StoreError> {
         self.store.connection(id).await
+    }
+
+    /// Keeps that a connection's client follows a resource.
+    ///
+    /// # Errors
+    ///
+    /// When it could not be committed.
+    pub async fn put_subscription(&self, connection: &str, row: SubscriptionRow) -> Result<(), StoreError> {
+        self.store.put_subscription(connection, row).await
+    }
+
+    /// Forgets that a connection's client follows a resource.
+    ///
+    /// # Errors
+    ///
+    /// When it could not be committed.
+    pub async fn delete_subscription(&self, connection: &str, uri: &str) -> Result<(), StoreError> {
+        self.store.delete_subscription(connection, uri).await
+    }
+
+    /// What a connection's client follows.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be read.
+    pub async fn subscriptions(&self, connection: &str) -> Result<Vec<SubscriptionRow>, StoreError> {
+        self.store.subscriptions(connection).await
     }
 
     /// Forgets a connection.

@@ -113,26 +113,6 @@ impl Tools {
         Ok(menu.templates.iter().map(|template| template.template.clone()).collect())
     }
 
-    /// Follows a resource for a client. The guard ends it.
-    ///
-    /// # Errors
-    ///
-    /// A sentence on why it cannot be followed.
-    pub async fn follow(&self, session: &Arc<Session>, uri: &str, caller: &Caller) -> Result<Following, String> {
-        let _unsettled = session.unsettled();
-        let context = &self.context;
-        let menu = context.menu(session, caller).await;
-        let (server, inner) = menu.resource_owner(uri).ok_or_else(|| format!("Resource not found: {uri}"))?;
-        let subscription = if session.follows(&inner) {
-            None
-        } else {
-            let reached = context.reach(session, &server, caller).await.map_err(|error| error.to_string())?;
-            Some(reached.upstream.subscribe(&inner).await.map_err(|error| error.to_string())?)
-        };
-        session.follow(&inner, &server, subscription);
-        Ok(Following { session: session.clone(), uri: inner })
-    }
-
     /// Has every server of a session that runs send log messages of this level, and those that start later too.
     pub async fn set_log_level(&self, session: &Arc<Session>, level: LoggingLevel) {
         session.set_log_level(level);
@@ -246,17 +226,5 @@ impl Context {
             }
         });
         futures_util::future::join_all(starts).await;
-    }
-}
-
-/// Ends following a resource when it is dropped.
-pub struct Following {
-    session: Arc<Session>,
-    uri: String,
-}
-
-impl Drop for Following {
-    fn drop(&mut self) {
-        self.session.unfollow(&self.uri);
     }
 }

@@ -106,6 +106,44 @@ async fn a_killed_broker_comes_back_with_every_session_and_leaves_no_process() {
 }
 
 #[tokio::test]
+async fn a_client_that_follows_a_resource_goes_on_hearing_of_it_after_a_restart() {
+    let home = Home::with(&catalog());
+    let broker = home.serve().await;
+    let (address, uri) = (broker.address(), "test://watched-resource");
+    let client = ByHand::connect(&broker).await;
+    client.call("mcp-add", json!({"name": "fixture"})).await;
+    for (uri, method) in
+        [(uri, "subscribe"), ("test://static-text", "subscribe"), ("test://static-text", "unsubscribe")]
+    {
+        let body = json!({"jsonrpc": "2.0", "id": 3, "method": format!("resources/{method}"), "params": {"uri": uri}});
+        let answer = client.send(body).await.text().await.unwrap();
+        assert!(answer.contains("\"result\""), "{answer}");
+    }
+    broker.kill().await;
+    let broker = home.serve_at(&address).await;
+    let mut stream = reqwest::Client::new()
+        .get(&client.url)
+        .bearer_auth(&client.token)
+        .header("accept", "text/event-stream")
+        .header("mcp-session-id", &client.connection)
+        .send()
+        .await
+        .unwrap();
+    for touched in ["test://static-text", uri] {
+        client.call("fixture__touch", json!({"uri": touched})).await;
+    }
+    let mut told = String::new();
+    while !told.contains(uri) {
+        let chunk = tokio::time::timeout(std::time::Duration::from_secs(20), stream.chunk()).await;
+        let chunk = chunk.unwrap_or_else(|_| panic!("it is told nothing but {told}"));
+        told.push_str(&String::from_utf8_lossy(&chunk.unwrap().expect("the stream goes on")));
+    }
+    assert!(told.contains("notifications/resources/updated") && !told.contains("static-text"), "{told}");
+    drop(stream);
+    assert_eq!(broker.terminate().await, 0);
+}
+
+#[tokio::test]
 async fn a_broker_that_is_asked_to_stop_lets_calls_finish_and_leaves_nothing() {
     let home = Home::with(&catalog());
     let broker = home.serve().await;
