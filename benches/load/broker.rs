@@ -46,6 +46,14 @@ impl Home {
         Ok(Self { folder })
     }
 
+    /// With these servers instead, all from one image.
+    pub fn with_images(self, names: &[String], image: &str) -> anyhow::Result<Self> {
+        let registry: serde_json::Map<_, _> =
+            names.iter().map(|name| (name.clone(), json!({"image": image, "description": "The fixture"}))).collect();
+        std::fs::write(self.catalog(), json!({"registry": registry}).to_string())?;
+        Ok(self)
+    }
+
     /// A settings file with these settings.
     pub fn settings(&self, yaml: &str) -> anyhow::Result<String> {
         let path = self.folder.path().join("settings.yaml");

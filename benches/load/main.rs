@@ -11,6 +11,7 @@
 
 mod broker;
 mod clients;
+mod containers;
 mod figures;
 mod latency;
 mod memory;
@@ -48,6 +49,9 @@ fn main() -> anyhow::Result<()> {
         }
         if wants("start") {
             start::run(&mut report).await?;
+        }
+        if wants("containers") {
+            containers::run(&mut report).await?;
         }
         anyhow::Ok(())
     })?;

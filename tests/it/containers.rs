@@ -3,6 +3,7 @@
 mod closed_network;
 mod crowd;
 mod per_call;
+mod podman;
 mod private_engine;
 mod real_images;
 mod signed;

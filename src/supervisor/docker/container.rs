@@ -75,10 +75,11 @@ impl Engine {
         let bounds = self.settings.bounds(&owner.server);
         let net = self.net(launch)?;
         let body = self.body(launch, owner, &bounds, &net).await?;
-        // A container may be made before its network is, by most engines: it is wanted when the container starts.
+        // Docker wants the network when the container starts, so both are made at once. Podman wants it before, and is
+        // asked again.
         let (network, made) = tokio::join!(self.network_of(&net, owner), make(docker, &body));
         let made = match made {
-            Err(ApiError::DockerResponseServerError { status_code: 404, .. }) if matches!(network, Ok(Some(_))) => {
+            Err(ApiError::DockerResponseServerError { .. }) if matches!(network, Ok(Some(_))) => {
                 make(docker, &body).await
             }
             made => made,
