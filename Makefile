@@ -4,9 +4,15 @@ MACHETE_VERSION := 0.9.2
 DENY_VERSION := 0.20.2
 TOOLS := target/tools
 
-export CATALOG QUERIES FORMAT
+export CATALOG QUERIES FORMAT FOR SEED
 
-.PHONY: help demo run test test-docker escape check catalog bench eval conformance clients clean
+# The engine that scripts run on: quickjs or v8. V8's library is downloaded by its crate, or taken from RUSTY_V8_ARCHIVE.
+ENGINE := quickjs
+ifneq ($(ENGINE),quickjs)
+ENGINE_FLAGS := --no-default-features --features $(ENGINE) --target-dir target/$(ENGINE)
+endif
+
+.PHONY: help demo run test test-docker test-code chaos escape check catalog bench eval conformance clients clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile
@@ -28,6 +34,11 @@ test-docker: ## Run the container stories against a real Docker Engine, started 
 	cargo build --bin mcp-broker --example fixture-server
 	tests/docker/run
 
+chaos: ## Kill the broker and fill its disk at random instants: FOR=60 seconds, SEED=number
+	@scripts/setup test
+	cargo build --bin mcp-broker --example fixture-server
+	cargo test --test it -- --ignored --nocapture chaos
+
 check: $(TOOLS)/bin/cargo-machete $(TOOLS)/bin/cargo-deny ## Formatting, lints, documentation, dependencies
 	@scripts/setup build
 	cargo fmt --all --check
@@ -40,14 +51,20 @@ check: $(TOOLS)/bin/cargo-machete $(TOOLS)/bin/cargo-deny ## Formatting, lints, 
 catalog: ## Make the built-in catalog from facts (MCP_BROKER_TEST_DATA) and our own words
 	cargo run --example catalog-build
 
-escape: ## Try to get out of the sandbox that scripts run in
-	@scripts/setup build
-	cargo test -p js-runtime --test escape
-
-bench: ## Measure what the broker costs, beside the same calls without it
+test-code: ## Run the tests of scripts and their workers (ENGINE=v8: on V8)
 	@scripts/setup test
-	cargo build --release --bin mcp-broker --example fixture-server
-	cargo bench --bench load
+	cargo build --bin mcp-broker --example fixture-server $(ENGINE_FLAGS)
+	cargo test -p js-runtime $(ENGINE_FLAGS)
+	cargo test --test it $(ENGINE_FLAGS) -- code_mode scripts workers
+
+escape: ## Try to get out of the sandbox that scripts run in (ENGINE=v8: on V8)
+	@scripts/setup build
+	cargo test -p js-runtime --test escape $(ENGINE_FLAGS)
+
+bench: ## Measure what the broker costs, beside the same calls without it (PARTS=scripts ENGINE=v8)
+	@scripts/setup test
+	cargo build --release --bin mcp-broker --example fixture-server $(ENGINE_FLAGS)
+	cargo bench --bench load $(ENGINE_FLAGS) -- $(PARTS)
 
 eval: ## Measure the search: CATALOG=file QUERIES=file FORMAT=json for a catalog and queries of your own
 	@scripts/setup build

@@ -5,7 +5,7 @@
 
 mod folder;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
@@ -130,7 +130,9 @@ impl App {
             limits: limits.clone(),
             server_config: settings.server_config.clone(),
             tasks: tasks.clone(),
-            code_mode: CodeMode::new(program(&settings), settings.code_mode.limits(), tasks.clone()),
+            code_mode: CodeMode::new(settings.code_mode.clone(), tasks.clone()),
+            store: store.clone(),
+            clock: clock.clone(),
         });
         let secrets_seed = secrets.derive_key("audit checkpoints");
         let api = ApiState::new(ApiParts {
@@ -236,11 +238,6 @@ impl App {
         let _ = self.tasks.wait_for_last(CLOSE_WITHIN).await;
         let _ = std::fs::remove_file(socket::path(self.settings_folder()));
     }
-}
-
-/// This program, for workers.
-fn program(settings: &Settings) -> PathBuf {
-    settings.code_mode.program.clone().or_else(|| std::env::current_exe().ok()).unwrap_or_else(|| "mcp-broker".into())
 }
 
 fn check_servers(catalog: &Catalog, settings: &Settings) -> Result<(), OpenError> {

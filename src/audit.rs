@@ -22,7 +22,7 @@ use crate::{
     secrets::Redactor,
     store::{
         Store, StoreError,
-        audit::{Closed, Event, Opened},
+        audit::{Closed, Event, Opened, Query, Record},
     },
 };
 
@@ -242,6 +242,15 @@ impl Audit {
     pub async fn note(&self, subject: &Subject<'_>, status: Status, error: Option<&str>) -> Result<(), AuditError> {
         let record = self.open(subject, None).await?;
         self.close(record, Outcome::without_result(status, error.map(Cow::Borrowed))).await
+    }
+
+    /// The newest records that match, in order of time.
+    ///
+    /// # Errors
+    ///
+    /// When the log cannot be read.
+    pub async fn records(&self, query: &Query, limit: u32) -> Result<Vec<Record>, StoreError> {
+        Ok(self.store.audit_records(query, None, limit).await?.records)
     }
 
     /// Closes, as abandoned, what an earlier process left open. Says how many records that were.

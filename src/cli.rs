@@ -7,11 +7,13 @@
 //! data folder; 4 the audit log is not intact.
 
 mod audit;
+mod backup;
 mod broker;
 mod catalog;
 mod doctor;
 mod feature;
 mod output;
+mod pull;
 mod relay;
 mod secret;
 mod serve;
@@ -25,7 +27,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::{
     app::{FolderError, OpenError},
-    config::{Overrides, Settings},
+    config::{Overrides, Pull, Settings},
     ids::ServerName,
     telemetry::{self, LogFormat},
 };
@@ -74,14 +76,18 @@ enum Command {
     /// Keep secrets for servers
     #[command(subcommand)]
     Secret(secret::SecretCommand),
-    /// List, make and end sessions
+    /// List, make, hand over, copy and end sessions
     #[command(subcommand)]
     Session(session::SessionCommand),
     /// Show what was done
     Audit(Box<audit::AuditArgs>),
+    /// Copy the database to a file, also while a broker is running on it
+    Backup(backup::BackupArgs),
     /// Look into the catalog, and keep its sources
     #[command(subcommand)]
     Catalog(catalog::CatalogCommand),
+    /// Pull images of servers ahead, so that adding them need not wait
+    Pull(pull::PullArgs),
     /// Show whether a broker is running, and where
     Status,
     /// Check what this machine has and what is missing
@@ -97,6 +103,9 @@ struct BrokerArgs {
     /// A server that every session has
     #[arg(long, value_name = "NAME")]
     server: Vec<ServerName>,
+    /// When images of containers are pulled [default: as in the settings, or missing]
+    #[arg(long, value_enum, hide_possible_values = true, value_name = "always|missing|never")]
+    pull: Option<Pull>,
 }
 
 #[derive(Debug, Args)]
@@ -136,8 +145,12 @@ impl Global {
     }
 
     fn settings_with(&self, broker: &BrokerArgs) -> anyhow::Result<Settings> {
-        let overrides =
-            Overrides { catalogs: broker.catalog.clone(), servers: broker.server.clone(), ..self.overrides() };
+        let overrides = Overrides {
+            catalogs: broker.catalog.clone(),
+            servers: broker.server.clone(),
+            pull: broker.pull,
+            ..self.overrides()
+        };
         Ok(Settings::load(overrides)?)
     }
 }
@@ -175,7 +188,9 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Secret(command) => secret::run(&global, command).await,
         Command::Session(command) => session::run(&global, command).await,
         Command::Audit(args) => audit::run(&global, *args).await,
+        Command::Backup(args) => backup::run(&global, args).await,
         Command::Catalog(command) => catalog::run(&global, command).await,
+        Command::Pull(args) => pull::run(&global, args).await,
         Command::Status => status::run(&global).await,
         Command::Doctor => doctor::run(&global).await,
     }

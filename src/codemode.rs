@@ -6,14 +6,15 @@
 
 use std::{
     future::Future,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
-use js_runtime::{Host, Limits, Outcome, Pool, PoolError, Script};
+use js_runtime::{CallFuture, Ending, Host, Limits, Outcome, Pool, PoolError, Script};
+use serde_json::Value;
 
-use crate::lifecycle::Tasks;
+use crate::{config::CodeModeSettings, lifecycle::Tasks, supervisor::upstream::chain};
 
 /// The hidden command that is a worker.
 pub const WORKER: &str = "js-worker";
@@ -24,15 +25,28 @@ const IDLE: Duration = Duration::from_secs(60);
 /// Runs scripts.
 pub struct CodeMode {
     pool: Pool,
+    settings: CodeModeSettings,
     tasks: Tasks,
     tended: AtomicBool,
 }
 
 impl CodeMode {
-    /// Code mode with workers that are started as `program`. None is started yet.
+    /// Code mode with workers that are this program, or what the settings name. None is started yet.
     #[must_use]
-    pub fn new(program: PathBuf, limits: Limits, tasks: Tasks) -> Self {
-        Self { pool: Pool::new(program, vec![WORKER.to_owned()], limits), tasks, tended: AtomicBool::new(false) }
+    pub fn new(settings: CodeModeSettings, tasks: Tasks) -> Self {
+        Self { pool: pool(&settings), settings, tasks, tended: AtomicBool::new(false) }
+    }
+
+    /// A longer result is answered with its beginning.
+    #[must_use]
+    pub fn answer_bytes_max(&self) -> usize {
+        self.settings.answer_bytes_max
+    }
+
+    /// Longer declarations are abridged.
+    #[must_use]
+    pub fn declarations_bytes_max(&self) -> usize {
+        self.settings.declarations_bytes_max
     }
 
     #[must_use]
@@ -58,6 +72,48 @@ impl CodeMode {
         let pool = self.pool.clone();
         self.tasks.spawn(async move { pool.fill().await });
         outcome
+    }
+}
+
+fn pool(settings: &CodeModeSettings) -> Pool {
+    let program = settings.program.clone().or_else(this_program).unwrap_or_else(|| "mcp-broker".into());
+    Pool::new(program, vec![WORKER.to_owned()], settings.limits())
+}
+
+/// This program, as long as it runs: what has replaced its file by then may speak otherwise.
+fn this_program() -> Option<PathBuf> {
+    let running = Path::new("/proc/self/exe");
+    if running.exists() { Some(running.to_owned()) } else { std::env::current_exe().ok() }
+}
+
+/// Boots a worker, has it run a script, and says what holds it; or what went wrong.
+///
+/// # Errors
+///
+/// When no worker can be had, or it does not run the script.
+pub async fn check(settings: &CodeModeSettings) -> Result<String, String> {
+    let script = Script { source: "const sum: number = 1 + 1; return sum".to_owned(), servers: Vec::new() };
+    let outcome = pool(settings).run(script, &Nothing, std::future::pending()).await;
+    let ending = outcome.map_err(|error| chain(&error))?.ending;
+    if ending != Ending::Completed(2.into()) {
+        return Err(format!("a worker was started, and the script it was given did not run: {ending:?}"));
+    }
+    let (held, lacking): (Vec<_>, Vec<_>) = js_runtime::worker::sandbox::offered().into_iter().partition(|(_, is)| *is);
+    let names =
+        |parts: Vec<(&'static str, bool)>| parts.into_iter().map(|(name, _)| name).collect::<Vec<_>>().join(", ");
+    let mut text = format!("a worker ran a script on {}; it is held by {}", js_runtime::ENGINE, names(held));
+    if !lacking.is_empty() {
+        text.push_str(&format!("; this kernel has no {}", names(lacking)));
+    }
+    Ok(text)
+}
+
+/// No tools at all.
+struct Nothing;
+
+impl Host for Nothing {
+    fn call(&self, _server: String, _tool: String, _arguments: Value) -> CallFuture {
+        Box::pin(async { Err("there is nothing to call".to_owned().into()) })
     }
 }
 

@@ -18,7 +18,7 @@ use serde_json::{Map, Value};
 
 use crate::{audit::Retention, catalog::CatalogSettings, ids::ServerName, store::Durability};
 pub use code_mode::CodeModeSettings;
-pub use containers::{ContainerBounds, ContainerSettings, Pull};
+pub use containers::{ContainerBounds, ContainerSettings, Pull, SignedImages};
 pub use limits::Limits;
 
 /// Where the broker listens unless told otherwise.
@@ -109,6 +109,7 @@ pub struct Overrides {
     pub allowed_hosts: Vec<String>,
     pub allowed_origins: Vec<String>,
     pub no_auth: bool,
+    pub pull: Option<Pull>,
 }
 
 /// The settings cannot be used.
@@ -154,7 +155,7 @@ impl Settings {
             server_config: file.server_config,
             features: file.features,
             pass_environment: file.pass_environment,
-            containers: file.containers,
+            containers: ContainerSettings { pull: overrides.pull.unwrap_or(file.containers.pull), ..file.containers },
             code_mode: file.code_mode,
             http: HttpSettings {
                 listen: overrides.listen.or(file.listen).unwrap_or(DEFAULT_LISTEN),

@@ -199,6 +199,14 @@ impl Secrets {
         opened.keys().filter(|(scope, _)| *scope == Scope::EverySession).map(|(_, name)| name.clone()).collect()
     }
 
+    /// The names of the secrets that a session has for itself.
+    #[must_use]
+    pub fn names_of(&self, session: &SessionId) -> Vec<String> {
+        let scope = Scope::Session(session.clone());
+        let opened = self.opened.read().unwrap_or_else(PoisonError::into_inner);
+        opened.keys().filter(|(owner, _)| *owner == scope).map(|(_, name)| name.clone()).collect()
+    }
+
     /// What takes secret values out of text.
     #[must_use]
     pub fn redactor(&self) -> Redactor {

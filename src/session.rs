@@ -6,6 +6,7 @@
 
 mod clients;
 mod following;
+pub mod kept;
 pub mod menu;
 pub mod names;
 mod registry;
@@ -30,6 +31,7 @@ use crate::{
 };
 use clients::Client;
 use following::Subscribed;
+use kept::{Kept, Room};
 use menu::Menu;
 
 pub use clients::{ConnectedClient, ask_peer};
@@ -73,7 +75,7 @@ pub struct Session {
     id: SessionId,
     kind: SessionKind,
     principal: Principal,
-    name: Option<String>,
+    name: Mutex<Option<String>>,
     created_at: Timestamp,
     used_at: AtomicI64,
     flushed_at: AtomicI64,
@@ -86,6 +88,8 @@ pub struct Session {
     locks: Mutex<HashMap<ServerName, Arc<tokio::sync::Mutex<()>>>>,
     attached: Mutex<HashMap<ServerName, Weak<Instance>>>,
     subscriptions: Mutex<HashMap<String, Subscribed>>,
+    /// Results that were too long to be answered with.
+    kept: Mutex<Kept>,
     /// Subscriptions that are being made.
     settling: watch::Sender<usize>,
 }
@@ -131,7 +135,7 @@ impl Session {
             id: row.id,
             kind: row.kind,
             principal: row.principal,
-            name: row.name,
+            name: Mutex::new(row.name),
             created_at: row.created_at,
             used_at: AtomicI64::new(used_at),
             flushed_at: AtomicI64::new(used_at),
@@ -149,6 +153,7 @@ impl Session {
             locks: Mutex::default(),
             attached: Mutex::default(),
             subscriptions: Mutex::default(),
+            kept: Mutex::default(),
             settling: watch::Sender::new(0),
         })
     }
@@ -169,8 +174,12 @@ impl Session {
     }
 
     #[must_use]
-    pub fn name(&self) -> Option<&str> {
-        self.name.as_deref()
+    pub fn name(&self) -> Option<String> {
+        self.lock(&self.name).clone()
+    }
+
+    fn put_name(&self, name: String) {
+        *self.lock(&self.name) = Some(name);
     }
 
     #[must_use]
@@ -210,6 +219,12 @@ impl Session {
     #[must_use]
     pub fn config(&self, server: &ServerName) -> Map<String, Value> {
         self.read().configs.get(server).cloned().unwrap_or_default()
+    }
+
+    /// Every config that was set, also of servers that are not on.
+    #[must_use]
+    pub fn configs(&self) -> BTreeMap<ServerName, Map<String, Value>> {
+        self.read().configs.clone()
     }
 
     /// The prefix a server has, or would get.
@@ -323,6 +338,20 @@ impl Session {
         let menu = Arc::new(Menu::of(&contents.servers, with_prefixes));
         menus.insert(with_prefixes, (contents.version, menu.clone()));
         menu
+    }
+
+    /// Keeps a result for a while; `None` when there is no room.
+    pub(super) fn keep_result(&self, text: &str, room: &Room) -> Option<String> {
+        self.lock(&self.kept).put(text, room, self.used_at())
+    }
+
+    /// A result that was kept.
+    pub(super) fn kept_result(&self, handle: &str) -> Option<Arc<str>> {
+        self.lock(&self.kept).get(handle, self.used_at())
+    }
+
+    fn expire_results(&self, now: Timestamp) {
+        self.lock(&self.kept).expire(now);
     }
 
     /// What happens in the session, for whoever serves a client of it.

@@ -12,6 +12,8 @@ mod learned;
 mod migrate;
 mod secrets;
 pub mod sessions;
+mod transaction;
+mod upkeep;
 mod writer;
 
 use std::{

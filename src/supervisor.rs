@@ -46,6 +46,7 @@ pub use upstream::{Asker, RequestError, Upstream};
 
 use crate::{
     audit::Audit,
+    caller::Link,
     catalog::{
         entry::{Registry, Runnable},
         foreign::displayable,
@@ -90,6 +91,21 @@ pub enum StartError {
     BackingOff { server: ServerName, failures: u32, wait: Duration, problem: String },
     #[error("the broker is stopping")]
     Stopping,
+}
+
+/// The images of a container engine.
+#[derive(Clone)]
+pub struct Images(Arc<Engine>);
+
+impl Images {
+    /// Has an image here. How far a pull is goes to `link`.
+    ///
+    /// # Errors
+    ///
+    /// When there is no engine, or the image cannot be had.
+    pub async fn fetch(&self, image: &str, link: &Link) -> Result<(), DockerError> {
+        self.0.fetch(image, link).await
+    }
 }
 
 #[derive(Default)]
@@ -194,7 +210,13 @@ impl Supervisor {
     ///
     /// Why there is none.
     pub async fn container_engine(settings: &ContainerSettings, tasks: &Tasks) -> Result<String, DockerError> {
-        Engine::new(settings.clone(), "", Duration::ZERO, tasks).describe().await
+        Engine::beside(settings.clone(), Duration::ZERO, tasks).describe().await
+    }
+
+    /// The images of this machine's engine, for who wants them there before anything runs.
+    #[must_use]
+    pub fn images(settings: &Settings, tasks: &Tasks) -> Images {
+        Images(Arc::new(Engine::beside(settings.containers.clone(), settings.limits.install(), tasks)))
     }
 
     /// What packages of a registry would be installed with on this machine.

@@ -11,6 +11,7 @@ mod dispatch;
 mod explain;
 mod failure;
 mod find;
+mod history;
 mod list;
 pub mod listing;
 mod needs;
@@ -31,17 +32,20 @@ use crate::{
     audit::Audit,
     caller::Caller,
     catalog::Catalog,
+    clock::SharedClock,
     codemode::CodeMode,
     config::Limits,
     features::{Feature, Features},
     ids::{CallId, Principal, ServerName},
     lifecycle::Tasks,
     secrets::Secrets,
-    session::{Session, Sessions},
+    session::{Session, Sessions, kept::Room},
+    store::Store,
     supervisor::Supervisor,
 };
 use rounds::Rounds;
 
+pub(crate) use code_mode::Learning;
 pub use definitions::ManagementTool;
 
 /// How a client's session is known.
@@ -89,6 +93,9 @@ pub(crate) struct Context {
     pub(crate) server_config: BTreeMap<ServerName, Map<String, Value>>,
     pub(crate) tasks: Tasks,
     pub(crate) code_mode: CodeMode,
+    pub(crate) learning: Learning,
+    /// For results of scripts that are too long to be answered with.
+    pub(crate) results: Room,
     rounds: Rounds,
 }
 
@@ -110,11 +117,14 @@ pub struct Parts {
     pub server_config: BTreeMap<ServerName, Map<String, Value>>,
     pub tasks: Tasks,
     pub code_mode: CodeMode,
+    pub store: Store,
+    pub clock: SharedClock,
 }
 
 impl Tools {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
+        let learning = Learning::new(parts.store, parts.clock, parts.secrets.redactor());
         let rounds = Rounds::new(parts.secrets.derive_key("request-state"), parts.limits.question());
         Self {
             context: Arc::new(Context {
@@ -128,6 +138,8 @@ impl Tools {
                 server_config: parts.server_config,
                 tasks: parts.tasks,
                 code_mode: parts.code_mode,
+                learning,
+                results: Room::default(),
                 rounds,
             }),
         }

@@ -113,6 +113,22 @@ impl Server {
         Ok(line.split_whitespace().nth(1).context("a number")?.parse()?)
     }
 
+    /// What a process that it has started as `command` keeps resident, and how much of that nobody shares, in KiB.
+    pub fn child_kib(&self, command: &str) -> anyhow::Result<(u64, u64)> {
+        let parent = format!("PPid:\t{}\n", self.process.id().context("it runs")?);
+        let is_it = |folder: &Path| {
+            let read = |name| std::fs::read_to_string(folder.join(name)).unwrap_or_default();
+            read("status").contains(&parent) && read("cmdline").contains(command)
+        };
+        let child = std::fs::read_dir("/proc")?.flatten().map(|entry| entry.path()).find(|folder| is_it(folder));
+        let rollup = std::fs::read_to_string(child.context("it has started one")?.join("smaps_rollup"))?;
+        let sum = |names: &[&str]| -> u64 {
+            let lines = rollup.lines().filter(|line| names.iter().any(|name| line.starts_with(name)));
+            lines.filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok()).sum()
+        };
+        Ok((sum(&["Rss:"]), sum(&["Private_Clean:", "Private_Dirty:"])))
+    }
+
     /// Asks it to stop, and waits.
     pub async fn stop(mut self) -> anyhow::Result<()> {
         let id = rustix::process::Pid::from_raw(i32::try_from(self.process.id().context("it runs")?)?);

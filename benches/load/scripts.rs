@@ -1,4 +1,4 @@
-//! Scripts: what one costs beside the calls it makes.
+//! Scripts: what one costs beside the calls it makes. The engine is the one that the broker was built with.
 
 use serde_json::{Value, json};
 
@@ -8,42 +8,92 @@ use crate::{
     figures::{Report, Samples},
 };
 
+/// Limits that calls by the thousand need, and messages of many megabytes.
+const SETTINGS: &str = "{code_mode: {calls_max: 100000, wall_seconds: 300, cpu_seconds: 300}, \
+                        limits: {message_bytes_max: 67108864}}";
+const STARTS: usize = 5;
 const RUNS: usize = 60;
+const ROUNDS: usize = 5;
 const CALLS: u32 = 1000;
+const MEGABYTES: u32 = 10;
 
 pub async fn run(report: &mut Report) -> anyhow::Result<()> {
-    let home = Home::new(None)?;
-    let settings = home.settings("code_mode: {calls_max: 100000, wall_seconds: 300, cpu_seconds: 300}")?;
-    let broker = Server::broker(&home, &["--config", &settings]).await?;
-    let mut client = HttpClient::connect(&broker.url, Some(&home.token()?)).await?;
-    client.call("mcp-add", &json!({"name": "local"})).await?;
-    let first = json!({"servers": ["local"], "name": "x", "script": "return 1 + 1"});
-    let cold = client.call("code-mode", &first).await?.as_secs_f64() * 1000.0;
-
+    let engine = js_runtime::ENGINE;
+    let mut cold = Samples::default();
+    for _ in 0..STARTS {
+        let (_home, broker, mut client) = start().await?;
+        cold.push(client.call("code-mode-x", &script("return 1 + 1")).await?);
+        broker.stop().await?;
+    }
+    let (_home, broker, mut client) = start().await?;
     let (mut nothing, mut one, mut call) = (Samples::default(), Samples::default(), Samples::default());
     for _ in 0..RUNS {
-        // A call in between gives the pool the time that a conversation would.
-        for _ in 0..100 {
-            call.push(client.call("local__echo", &json!({"text": "hello"})).await?);
-        }
+        // Calls in between give the pool the time that a conversation would.
+        call.push(pause(&mut client).await?);
         nothing.push(client.call("code-mode-x", &script("return 1 + 1")).await?);
-        for _ in 0..100 {
-            client.call("local__echo", &json!({"text": "hello"})).await?;
-        }
+        call.push(pause(&mut client).await?);
         one.push(client.call("code-mode-x", &script("return await local.echo({text: 'hello'})")).await?);
     }
     let beside = format!("{:.3} ms a call without a script", call.p50());
-    report.add("script `return 1 + 1`, no worker ready", format!("{cold:.1} ms"), String::new(), "");
-    report.add("script `return 1 + 1`", format!("{:.3} ms p50", nothing.p50()), beside.clone(), "1 ms");
-    report.add("script with one call", format!("{:.3} ms p50", one.p50()), beside.clone(), "1.5 ms");
-    let sequential = format!("for (let i = 0; i < {CALLS}; i++) await local.echo({{text: 'hello'}}); return 1");
-    let took = client.call("code-mode-x", &script(&sequential)).await?.as_secs_f64() * 1000.0 / f64::from(CALLS);
-    report.add("1,000 calls of a script, one by one", format!("{took:.3} ms each"), beside.clone(), "0.25 ms each");
-    let parallel =
+    let mut add = |what: &str, value: String, beside: &str, budget: &str| {
+        report.add(&format!("{engine}: {what}"), value, beside.to_owned(), budget);
+    };
+    let (p50, p99) = (cold.p50(), cold.p99());
+    add("script `return 1 + 1`, no worker ready", format!("{p50:.1} ms p50, {p99:.1} ms p99"), "", "");
+    let (p50, p99) = (nothing.p50(), nothing.p99());
+    add("script `return 1 + 1`", format!("{p50:.3} ms p50, {p99:.3} ms p99"), &beside, "1 ms p50");
+    let (p50, p99) = (one.p50(), one.p99());
+    add("script with one call", format!("{p50:.3} ms p50, {p99:.3} ms p99"), &beside, "1.5 ms p50");
+
+    let source = format!("for (let i = 0; i < {CALLS}; i++) await local.echo({{text: 'hello'}}); return 1");
+    let each = rounds(&mut client, &source).await? / f64::from(CALLS);
+    add("1,000 calls of a script, one by one", format!("{each:.3} ms each"), &beside, "0.25 ms each");
+    let source =
         format!("await Promise.all(Array.from({{length: {CALLS}}}, () => local.echo({{text: 'hello'}}))); return 1");
-    let a_second = f64::from(CALLS) / client.call("code-mode-x", &script(&parallel)).await?.as_secs_f64();
-    report.add("1,000 calls of a script, at once", format!("{a_second:.0}/s"), beside, "10,000/s");
+    let a_second = f64::from(CALLS) * 1000.0 / rounds(&mut client, &source).await?;
+    add("1,000 calls of a script, at once", format!("{a_second:.0}/s"), &beside, "10,000/s");
+    let source = format!(
+        "const text = JSON.stringify(Array.from({{length: {MEGABYTES} * 10000}}, (_, id) => ({{id, of: 'x'.repeat(80)}})));
+         const back = JSON.parse((await local.echo({{text}})).text); return [text.length, back.length]"
+    );
+    let took = rounds(&mut client, &source).await?;
+    let speed = format!("{:.0} MB/s, both ways", f64::from(MEGABYTES) * 2000.0 / took);
+    add("10 MB of JSON to a tool and back", format!("{took:.0} ms"), &speed, "");
+    pause(&mut client).await?;
+    let (resident, own) = broker.child_kib("js-worker")?;
+    let beside = format!("{:.1} MiB of it its own", own as f64 / 1024.0);
+    add("resident, a worker that waits", format!("{:.1} MiB", resident as f64 / 1024.0), &beside, "");
     broker.stop().await
+}
+
+/// A broker with a server on and a code tool over it, and no worker yet.
+async fn start() -> anyhow::Result<(Home, Server, HttpClient)> {
+    let home = Home::new(None)?;
+    let settings = home.settings(SETTINGS)?;
+    let broker = Server::broker(&home, &["--config", &settings]).await?;
+    let mut client = HttpClient::connect(&broker.url, Some(&home.token()?)).await?;
+    client.call("mcp-add", &json!({"name": "local"})).await?;
+    client.call("code-mode", &json!({"servers": ["local"], "name": "x"})).await?;
+    Ok((home, broker, client))
+}
+
+/// Some calls without a script; how long the last took.
+async fn pause(client: &mut HttpClient) -> anyhow::Result<std::time::Duration> {
+    let hello = json!({"text": "hello"});
+    for _ in 0..100 {
+        client.call("local__echo", &hello).await?;
+    }
+    client.call("local__echo", &hello).await
+}
+
+/// The middle of a few runs, in milliseconds.
+async fn rounds(client: &mut HttpClient, source: &str) -> anyhow::Result<f64> {
+    let mut samples = Samples::default();
+    for _ in 0..ROUNDS {
+        pause(client).await?;
+        samples.push(client.call("code-mode-x", &script(source)).await?);
+    }
+    Ok(samples.p50())
 }
 
 fn script(source: &str) -> Value {

@@ -25,6 +25,9 @@ use serde_json::Value;
 
 pub use pool::{Pool, PoolError};
 
+/// The engine that scripts run on.
+pub const ENGINE: &str = if cfg!(feature = "v8") { "V8" } else { "QuickJS" };
+
 /// What a script may call.
 pub trait Host: Send + Sync {
     /// Calls a tool. Dropping the future takes the call back.
@@ -32,7 +35,22 @@ pub trait Host: Send + Sync {
 }
 
 /// A call on its way.
-pub type CallFuture = Pin<Box<dyn Future<Output = Result<Value, String>> + Send>>;
+pub type CallFuture = Pin<Box<dyn Future<Output = Result<Value, CallError>> + Send>>;
+
+/// Why a call gave nothing. A script gets it as a `ToolError`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CallError {
+    pub message: String,
+    /// What the arguments have to be, where they were not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema: Option<Value>,
+}
+
+impl From<String> for CallError {
+    fn from(message: String) -> Self {
+        Self { message, schema: None }
+    }
+}
 
 /// A script and what it may name.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -3,14 +3,14 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{Script, ScriptError};
+use crate::{CallError, Script, ScriptError};
 
 /// To a worker.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum ToWorker {
     Start(Script),
-    Answer { id: u64, outcome: Result<Value, String> },
+    Answer { id: u64, outcome: Result<Value, CallError> },
 }
 
 /// From a worker.
@@ -19,6 +19,10 @@ pub(crate) enum ToWorker {
 pub(crate) enum FromWorker {
     /// The engine runs, and the worker is locked in.
     Ready,
+    /// The worker cannot work, and why.
+    Unable(String),
+    /// The script has been read; from here on it is what says things.
+    Read,
     Call {
         id: u64,
         server: String,

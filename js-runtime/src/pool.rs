@@ -16,7 +16,7 @@ use std::{
 
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
-    process::{Child, ChildStdin, ChildStdout, Command},
+    process::{Child, ChildStderr, ChildStdin, ChildStdout, Command},
 };
 
 use crate::{
@@ -29,6 +29,9 @@ const READY_MAX: usize = 2;
 
 /// How long a worker may take to boot.
 const BOOT_MAX: Duration = Duration::from_secs(20);
+
+/// What is passed on of why a worker cannot work.
+const WHY_CHARACTERS_MAX: usize = 300;
 
 /// A longer message ends a worker.
 const MESSAGE_BYTES_MAX: u64 = 64 << 20;
@@ -51,9 +54,9 @@ struct Inner {
 /// A worker cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum PoolError {
-    #[error("could not start a worker for the script")]
+    #[error("could not start a worker for the script; nothing was run. `mcp-broker doctor` tries one")]
     Start(#[source] io::Error),
-    #[error("the worker for the script did not start: {0}")]
+    #[error("the worker for the script did not start, and nothing was run: {0}. `mcp-broker doctor` tries one")]
     Boot(String),
 }
 
@@ -161,18 +164,20 @@ impl Pool {
             .current_dir("/")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            // For an engine's last words. Nobody reads it before: what says more than a pipe holds, waits until it is killed.
+            .stderr(Stdio::piped())
             .process_group(0)
             .kill_on_drop(true)
             .spawn()
             .map_err(PoolError::Start)?;
-        let pipes = (child.stdin.take(), child.stdout.take());
-        let (Some(input), Some(output)) = pipes else {
+        let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let (Some(input), Some(output), Some(errors)) = pipes else {
             return Err(PoolError::Boot("it has no pipes".to_owned()));
         };
-        let mut worker = Worker { child, input, output: BufReader::new(output), line: Vec::new() };
+        let mut worker = Worker { child, input, output: BufReader::new(output), errors, line: Vec::new() };
         match tokio::time::timeout(BOOT_MAX, worker.receive()).await {
             Ok(Some(FromWorker::Ready)) => Ok(worker),
+            Ok(Some(FromWorker::Unable(why))) => Err(PoolError::Boot(why.chars().take(WHY_CHARACTERS_MAX).collect())),
             Ok(_) => {
                 let status =
                     worker.child.wait().await.map_or_else(|error| error.to_string(), |status| status.to_string());
@@ -187,11 +192,18 @@ impl Pool {
     }
 }
 
+/// The end of a worker by a signal.
+pub(crate) struct Death {
+    pub(crate) signal: i32,
+    pub(crate) last_words: String,
+}
+
 /// A worker process. Dropping it kills it.
 pub(crate) struct Worker {
     child: Child,
     input: ChildStdin,
     output: BufReader<ChildStdout>,
+    errors: ChildStderr,
     line: Vec<u8>,
 }
 
@@ -215,12 +227,19 @@ impl Worker {
         serde_json::from_slice(&line).ok()
     }
 
-    /// The signal that ended it, once it has ended by itself.
-    pub(crate) async fn ended(&mut self) -> Option<i32> {
+    /// How it ended, once it has ended by itself.
+    pub(crate) async fn ended(&mut self) -> Option<Death> {
         use std::os::unix::process::ExitStatusExt as _;
-        const LAST_WORDS: Duration = Duration::from_millis(500);
-        let status = tokio::time::timeout(LAST_WORDS, self.child.wait()).await.ok()?.ok()?;
-        status.signal()
+        const PATIENCE: Duration = Duration::from_millis(500);
+        const WORDS_BYTES_MAX: u64 = 64 << 10;
+        let mut said = Vec::new();
+        let last_words = async {
+            let status = self.child.wait().await.ok()?;
+            let _ = (&mut self.errors).take(WORDS_BYTES_MAX).read_to_end(&mut said).await;
+            status.signal()
+        };
+        let signal = tokio::time::timeout(PATIENCE, last_words).await.ok()??;
+        Some(Death { signal, last_words: String::from_utf8_lossy(&said).into_owned() })
     }
 
     async fn end(mut self) {

@@ -6,15 +6,17 @@ use serde_json::Value;
 use tokio::{sync::Semaphore, task::JoinSet, time::Instant};
 
 use crate::{
-    CallRecord, Ending, Host, Limit, Limits, Outcome, Script, ScriptError,
+    CallError, CallRecord, Ending, Host, Limit, Limits, Outcome, Script, ScriptError,
     message::{FromWorker, ToWorker},
-    pool::Worker,
+    pool::{Death, Worker},
 };
 
-/// Signals by which the kernel enforces a limit.
+/// Signals by which the kernel enforces a limit, and by which an engine gives up.
 const SIGXCPU: i32 = 24;
 const SIGKILL: i32 = 9;
 const SIGABRT: i32 = 6;
+const SIGILL: i32 = 4;
+const SIGTRAP: i32 = 5;
 const SIGSEGV: i32 = 11;
 const SIGSYS: i32 = 31;
 
@@ -28,12 +30,15 @@ pub(crate) async fn run(
     limits: &Limits,
     cancelled: impl Future<Output = ()> + Send,
 ) -> Outcome {
-    let mut state = Progress { logs: Vec::new(), log_bytes: 0, calls: Vec::new(), numbers: HashMap::new() };
+    let mut state =
+        Progress { is_read: false, logs: Vec::new(), log_bytes: 0, calls: Vec::new(), numbers: HashMap::new() };
     let ending = watch(worker, script, host, limits, cancelled, &mut state).await;
     Outcome { ending, logs: state.logs, calls: state.calls }
 }
 
 struct Progress {
+    /// Whether the script has been read.
+    is_read: bool,
     logs: Vec<String>,
     log_bytes: usize,
     calls: Vec<CallRecord>,
@@ -43,7 +48,7 @@ struct Progress {
 
 struct Answered {
     id: u64,
-    outcome: Result<Value, String>,
+    outcome: Result<Value, CallError>,
     took: Duration,
 }
 
@@ -94,7 +99,11 @@ async fn watch(
             }
             Some(FromWorker::Log(line)) => state.log(line, limits.log_bytes_max),
             Some(FromWorker::Done(outcome)) => return done(outcome, limits),
-            Some(FromWorker::Ready) => return Ending::Lost("the worker said what it has no business to".to_owned()),
+            Some(FromWorker::Read) if !state.is_read => state.is_read = true,
+            Some(FromWorker::Ready | FromWorker::Read | FromWorker::Unable(_)) => {
+                return Ending::Lost("the worker said what it has no business to".to_owned());
+            }
+            None if !state.is_read => return unread(worker).await,
             None => return lost(worker).await,
         }
     }
@@ -117,14 +126,33 @@ fn is_full_heap(error: &ScriptError) -> bool {
     thrown || (error.stack.is_none() && error.message.ends_with("execution terminated"))
 }
 
+/// A worker that ended while it read a script: what is nested too deep takes more stack than there is.
+async fn unread(worker: &mut Worker) -> Ending {
+    match lost(worker).await {
+        Ending::Limit(Limit::Heap) => Ending::Error(ScriptError {
+            name: "SyntaxError".to_owned(),
+            message: "the script is nested too deep to be read: write it with fewer levels".to_owned(),
+            line: None,
+            column: None,
+            stack: None,
+        }),
+        other => other,
+    }
+}
+
 async fn lost(worker: &mut Worker) -> Ending {
-    match worker.ended().await {
-        Some(SIGXCPU) => Ending::Limit(Limit::Cpu),
-        Some(SIGABRT | SIGSEGV) => Ending::Limit(Limit::Heap),
-        Some(SIGSYS) => Ending::Lost("the script made its worker do what it must not".to_owned()),
-        Some(SIGKILL) => Ending::Lost("the worker was killed, by somebody or by a kernel without memory".to_owned()),
-        Some(signal) => Ending::Lost(format!("the worker was ended by signal {signal}")),
-        None => Ending::Lost("the worker ended by itself".to_owned()),
+    let Some(Death { signal, last_words }) = worker.ended().await else {
+        return Ending::Lost("the worker ended by itself".to_owned());
+    };
+    match signal {
+        SIGXCPU => Ending::Limit(Limit::Cpu),
+        // Memory that is not given, or a stack that is too deep.
+        SIGABRT | SIGSEGV => Ending::Limit(Limit::Heap),
+        // How V8 ends itself, for this reason or another.
+        SIGILL | SIGTRAP if last_words.contains("out of memory") => Ending::Limit(Limit::Heap),
+        SIGSYS => Ending::Lost("the script made its worker do what it must not".to_owned()),
+        SIGKILL => Ending::Lost("the worker was killed, by somebody or by a kernel without memory".to_owned()),
+        signal => Ending::Lost(format!("the worker was ended by signal {signal}")),
     }
 }
 

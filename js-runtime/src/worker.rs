@@ -2,9 +2,11 @@
 //!
 //! Everything a script must not reach is taken away before it is seen: the engine's own operations are switched off but
 //! for those it cannot run without, the objects that lead to them are removed from the global object, and what the host's
-//! side of the script uses is captured in closures before the script can change a builtin.
+//! side of the script uses is captured in closures before the script can change a builtin. A script's types are taken out
+//! here as well, behind the lock: what a parser makes of hostile text is as little the broker's business as what it does.
 
 pub mod sandbox;
+mod types;
 
 use std::{
     cell::RefCell,
@@ -16,6 +18,7 @@ use std::{
 
 use deno_core::{Extension, JsRuntime, OpState, PollEventLoopOptions, RuntimeOptions, op2, v8};
 use deno_error::JsErrorBox;
+use serde::Serialize;
 use serde_json::Value;
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader},
@@ -24,9 +27,10 @@ use tokio::{
 };
 
 use crate::{
-    ScriptError,
+    CallError, Script, ScriptError,
     message::{FromWorker, ToWorker},
 };
+use types::Stripped;
 
 const BOOTSTRAP: &str = include_str!("worker/bootstrap.js");
 
@@ -34,7 +38,7 @@ const BOOTSTRAP: &str = include_str!("worker/bootstrap.js");
 #[derive(Default)]
 struct Waiting {
     last: u64,
-    answers: HashMap<u64, oneshot::Sender<Result<Value, String>>>,
+    answers: HashMap<u64, oneshot::Sender<Result<Value, CallError>>>,
 }
 
 type SharedWaiting = Rc<RefCell<Waiting>>;
@@ -47,7 +51,10 @@ pub fn main(heap_bytes: u64, cpu_seconds: u64) -> ExitCode {
     };
     match runtime.block_on(work(heap_bytes, cpu_seconds)) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::FAILURE,
+        Err(error) => {
+            let _ = say(&FromWorker::Unable(error.to_string()));
+            ExitCode::FAILURE
+        }
     }
 }
 
@@ -71,12 +78,38 @@ async fn work(heap_bytes: u64, cpu_seconds: u64) -> io::Result<()> {
             }
         }
     };
-    let script = serde_json::to_string(&script)?;
+    let prepared = prepare(script);
+    say(&FromWorker::Read)?;
+    let script = match prepared {
+        Ok(prepared) => serde_json::to_string(&prepared)?,
+        Err(error) => return say(&FromWorker::Done(Err(error))),
+    };
     let outcome = tokio::select! {
         outcome = execute(&mut engine, &runner, &script) => outcome,
         () = answers => return Ok(()),
     };
     say(&FromWorker::Done(outcome))
+}
+
+/// A script as the engine gets it.
+#[derive(Serialize)]
+struct Prepared {
+    #[serde(flatten)]
+    script: Script,
+    /// What is wrong with it as TypeScript; the engine may still take it as it is.
+    wrong: Option<ScriptError>,
+}
+
+fn prepare(mut script: Script) -> Result<Prepared, ScriptError> {
+    let wrong = match types::blank(&script.source) {
+        Stripped::Blanked(source) => {
+            script.source = source;
+            None
+        }
+        Stripped::Unreadable(error) => Some(error),
+        Stripped::NotOnlyTypes(error) => return Err(error),
+    };
+    Ok(Prepared { script, wrong })
 }
 
 /// Writes a message. It blocks until there is room, so that a script cannot fill the memory with what it says.
@@ -126,7 +159,10 @@ fn boot(heap_bytes: u64, waiting: SharedWaiting) -> io::Result<(JsRuntime, v8::G
         ..Default::default()
     };
     let heap = usize::try_from(heap_bytes).unwrap_or(usize::MAX);
+    // One thread: others would still be starting when the worker is locked in, and ask for what it must not have then.
+    deno_core::v8_set_flags(vec![String::new(), "--single-threaded".to_owned()]);
     let mut engine = JsRuntime::try_new(RuntimeOptions {
+        v8_platform: Some(v8::new_single_threaded_default_platform(false).make_shared()),
         extensions: vec![extension],
         create_params: Some(v8::CreateParams::default().heap_limits(0, heap)),
         ..Default::default()

@@ -87,7 +87,7 @@ const TRICKS: [&str; 14] = [
     "const c = demo.echo.constructor; return typeof c('return Deno') === 'function' ? null : 'reached'",
     "return Object.getOwnPropertyNames(console).length > 5 ? 'reached' : null",
     "return Reflect.ownKeys(demo).length ? 'reached' : null",
-    "return Reflect.ownKeys(broker).some((k) => !['search', 'describe', 'settle'].includes(k)) ? 'reached' : null",
+    "return Reflect.ownKeys(broker).some((k) => !['search', 'describe', 'settle', 'call'].includes(k)) ? 'reached' : null",
     "try { throw new Error('x') } catch (e) { return /\\/(root|home|work|usr)\\//.test(e.stack) ? 'reached' : null }",
     "const e = await demo.none().catch((e) => e); return e.constructor.constructor('return typeof Deno')() === 'undefined' ? null : 'reached'",
     "Error.prepareStackTrace = (_, frames) => frames; const s = new Error().stack; return Array.isArray(s) && s[0].getThis && s[0].getThis() && s[0].getThis() !== globalThis ? 'reached' : null",
@@ -110,7 +110,7 @@ struct Echo;
 
 impl Host for Echo {
     fn call(&self, _server: String, tool: String, arguments: Value) -> CallFuture {
-        Box::pin(async move { if tool == "echo" { Ok(arguments) } else { Err("no such tool".to_owned()) } })
+        Box::pin(async move { if tool == "echo" { Ok(arguments) } else { Err("no such tool".to_owned().into()) } })
     }
 }
 

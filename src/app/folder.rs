@@ -31,6 +31,27 @@ pub enum FolderError {
         #[source]
         source: io::Error,
     },
+    #[error(
+        "the data folder {path} is on a network file system ({system}), where neither its lock nor SQLite's write-ahead \
+         log can be relied on: name a folder on a local disk with --data-dir"
+    )]
+    Network { path: PathBuf, system: &'static str },
+}
+
+/// The name of a file system that is another machine's, by its number in statfs(2).
+#[cfg(target_os = "linux")]
+fn network_file_system(number: rustix::fs::FsWord) -> Option<&'static str> {
+    // The numbers are 32 bits wide, whatever the type is and however its sign is taken.
+    match number as u32 {
+        0x6969 => Some("NFS"),
+        0x517b => Some("SMB"),
+        0xfe53_4d42 => Some("SMB2"),
+        0xff53_4d42 => Some("CIFS"),
+        0x5346_414f | 0x6b41_4653 => Some("AFS"),
+        0x00c3_6400 => Some("Ceph"),
+        0x7375_7245 => Some("Coda"),
+        _ => None,
+    }
 }
 
 impl DataFolder {
@@ -42,6 +63,11 @@ impl DataFolder {
     pub fn take(path: &Path) -> Result<Self, FolderError> {
         let wrong = |source| FolderError::Unusable { path: path.to_owned(), source };
         DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(wrong)?;
+        #[cfg(target_os = "linux")]
+        if let Some(system) = network_file_system(rustix::fs::statfs(path).map_err(|error| wrong(error.into()))?.f_type)
+        {
+            return Err(FolderError::Network { path: path.to_owned(), system });
+        }
         let lock = OpenOptions::new()
             .create(true)
             .truncate(false)
@@ -77,6 +103,16 @@ mod tests {
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
         drop(held);
         DataFolder::take(&path).unwrap();
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn network_file_systems_are_told_from_local_ones() {
+        assert_eq!(network_file_system(0x6969), Some("NFS"));
+        assert_eq!(network_file_system(0xff53_4d42_u32 as _), Some("CIFS"));
+        for local in [0xef53, 0x0102_1994, 0x9123_683e_u32 as _, 0x5846_5342, 0x794c_7630] {
+            assert_eq!(network_file_system(local), None, "{local:#x}");
+        }
     }
 
     #[test]

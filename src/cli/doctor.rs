@@ -2,9 +2,13 @@
 
 use std::process::ExitCode;
 
+use http::Method;
+use serde_json::Value;
+
 use super::{Global, broker::Broker, output};
 use crate::{
     catalog::{Catalog, entry::Registry},
+    codemode,
     lifecycle::Tasks,
     supervisor::{Supervisor, upstream::chain},
 };
@@ -39,6 +43,7 @@ pub(super) async fn run(global: &Global) -> anyhow::Result<ExitCode> {
             Err(error) => output::say(format!("missing  {name}: {error}")),
         }
     }
+    report("scripts", codemode::check(&settings.code_mode).await);
     match Supervisor::container_engine(&settings.containers, &Tasks::new().0).await {
         Ok(engine) => report("containers", Ok(format!("with {engine}"))),
         Err(error) => output::say(format!("missing  containers: {}", chain(&error))),
@@ -48,9 +53,28 @@ pub(super) async fn run(global: &Global) -> anyhow::Result<ExitCode> {
         Ok(broker) => {
             let how = if broker.is_running() { "a broker is running on it" } else { "it can be used" };
             report("data folder", Ok(format!("{folder}; {how}")));
+            match broker.ask(Method::GET, "/v1/integrity", None).await {
+                Ok(found) => {
+                    report("database", whole(&found["database"]));
+                    report("audit log", intact(&found["log"]));
+                }
+                Err(error) => report("database", Err(format!("{error:#}"))),
+            }
             broker.close().await;
         }
         Err(error) => report("data folder", Err(format!("{error:#}"))),
     }
     Ok(if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn whole(problems: &Value) -> Result<String, String> {
+    let problems: Vec<&str> = problems.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    if problems.is_empty() { Ok("whole".to_owned()) } else { Err(problems.join("; ")) }
+}
+
+fn intact(log: &Value) -> Result<String, String> {
+    if log["intact"] == true {
+        return Ok(format!("intact, {} events", log["events"]));
+    }
+    Err(format!("not intact from event {} on: {}", log["event"], log["problem"].as_str().unwrap_or_default()))
 }

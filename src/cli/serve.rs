@@ -19,6 +19,7 @@ pub(super) async fn run(global: &Global, args: ServeArgs) -> anyhow::Result<Exit
         allowed_hosts: args.allowed_hosts,
         allowed_origins: args.allowed_origins,
         no_auth: args.no_auth,
+        pull: args.broker.pull,
         ..global.overrides()
     })?;
     let mut signals = Signals::listen()?;

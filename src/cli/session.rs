@@ -1,21 +1,24 @@
 //! `mcp-broker session`.
 
-use std::process::ExitCode;
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use clap::Subcommand;
 use http::Method;
 use serde_json::{Value, json};
 
 use super::{Global, broker::Broker, output};
 
-/// List, make and end sessions.
+/// List, make, hand over, copy and end sessions.
 #[derive(Debug, Subcommand)]
 pub(super) enum SessionCommand {
     /// List sessions that have not ended, most recently used first
     #[command(visible_alias = "list")]
     Ls,
-    /// Show a session and its servers
+    /// Show a session: its servers, their config without secrets, its code tools, its last calls
     Show {
         /// Its id or name
         session: String,
@@ -28,6 +31,33 @@ pub(super) enum SessionCommand {
         /// A server to add
         #[arg(long, value_name = "NAME")]
         server: Vec<String>,
+    },
+    /// Print a session's URL and a new token, so that another client can go on with it; the old token is void
+    Resume {
+        /// Its id or name
+        session: String,
+    },
+    /// Give a session a name
+    Rename {
+        /// Its id or name
+        session: String,
+        /// The new name
+        name: String,
+    },
+    /// Write a session down, for `import`: its servers, config and code tools, and the names of its secrets
+    Export {
+        /// Its id or name
+        session: String,
+        /// Where to, instead of standard output
+        file: Option<PathBuf>,
+    },
+    /// Make a session from what `export` wrote, and print its URL and token once
+    Import {
+        /// The file, or - for standard input
+        file: PathBuf,
+        /// A name in place of the one in the file
+        #[arg(long)]
+        name: Option<String>,
     },
     /// End a session: its servers stop, its history stays
     End {
@@ -54,13 +84,34 @@ async fn answer(broker: &Broker, command: SessionCommand) -> anyhow::Result<()> 
             let servers: serde_json::Map<String, Value> =
                 server.into_iter().map(|server| (server, json!({}))).collect();
             let body = json!({"name": name, "servers": servers});
-            let made = broker.ask(Method::POST, "/v1/sessions", Some(body)).await?;
-            output::say(format!("id:    {}", text(&made, "id")));
-            output::say(format!(
-                "url:   {}",
-                made["mcp_url"].as_str().unwrap_or("none: `mcp-broker serve` is not running")
-            ));
-            output::say(format!("token: {}", text(&made, "mcp_token")));
+            say_how_to_connect(&broker.ask(Method::POST, "/v1/sessions", Some(body)).await?);
+        }
+        SessionCommand::Resume { session } => {
+            let id = id_of(broker, &session).await?;
+            say_how_to_connect(&broker.ask(Method::POST, &format!("/v1/sessions/{id}/resume"), None).await?);
+        }
+        SessionCommand::Rename { session, name } => {
+            let id = id_of(broker, &session).await?;
+            let body = Some(json!({"name": name}));
+            broker.ask(Method::PATCH, &format!("/v1/sessions/{id}"), body).await?;
+            output::say(format!("session {id} is called {name}"));
+        }
+        SessionCommand::Export { session, file } => {
+            let id = id_of(broker, &session).await?;
+            let document = broker.ask(Method::GET, &format!("/v1/sessions/{id}/export"), None).await?;
+            let written = serde_json::to_string_pretty(&document)?;
+            match file {
+                None => output::say(written),
+                Some(file) => std::fs::write(&file, written + "\n")
+                    .with_context(|| format!("could not write {}", file.display()))?,
+            }
+        }
+        SessionCommand::Import { file, name } => {
+            let mut document = read(&file)?;
+            if let Some(name) = name {
+                document["name"] = json!(name);
+            }
+            say_how_to_connect(&broker.ask(Method::POST, "/v1/sessions/import", Some(document)).await?);
         }
         SessionCommand::End { session } => {
             let id = id_of(broker, &session).await?;
@@ -98,10 +149,46 @@ fn show(session: &Value) {
     for key in ["id", "name", "kind", "principal", "created_at", "used_at"] {
         output::say(format!("{key}: {}", text(session, key)));
     }
-    for server in session["servers"].as_array().into_iter().flatten() {
+    for server in items(&session["servers"]) {
         let tools = server["tools"].as_array().map_or(0, Vec::len);
         output::say(format!("server {}: {}, {tools} tools listed", text(server, "name"), text(server, "state")));
     }
+    for (server, config) in session["configs"].as_object().into_iter().flatten() {
+        output::say(format!("config {server}: {config}"));
+    }
+    for secret in items(&session["secrets"]) {
+        output::say(format!("secret {}: set", secret.as_str().unwrap_or("-")));
+    }
+    for (name, servers) in session["code_tools"].as_object().into_iter().flatten() {
+        let servers: Vec<&str> = items(servers).filter_map(Value::as_str).collect();
+        output::say(format!("tool code-mode-{name}: scripts that call {}", servers.join(", ")));
+    }
+    for call in items(&session["calls"]) {
+        let server = call["server"].as_str().map(|server| format!("{server}: ")).unwrap_or_default();
+        let (at, kind, name) = (text(call, "opened_at"), text(call, "kind"), text(call, "name"));
+        output::say(format!("call {at} {kind} {server}{name}: {}", call["status"].as_str().unwrap_or("open")));
+    }
+}
+
+fn items(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().into_iter().flatten()
+}
+
+fn say_how_to_connect(session: &Value) {
+    output::say(format!("id:    {}", text(session, "id")));
+    let url = session["mcp_url"].as_str().unwrap_or("none: `mcp-broker serve` is not running");
+    output::say(format!("url:   {url}"));
+    output::say(format!("token: {}", text(session, "mcp_token")));
+}
+
+fn read(file: &Path) -> anyhow::Result<Value> {
+    let from = || format!("could not read {}", file.display());
+    let written = if file == Path::new("-") {
+        std::io::read_to_string(std::io::stdin()).with_context(from)?
+    } else {
+        std::fs::read_to_string(file).with_context(from)?
+    };
+    serde_json::from_str(&written).with_context(|| format!("{} is no session that was exported", file.display()))
 }
 
 fn text<'a>(value: &'a Value, key: &str) -> &'a str {

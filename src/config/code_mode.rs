@@ -18,6 +18,10 @@ pub struct CodeModeSettings {
     pub calls_max: usize,
     pub concurrent_calls_max: usize,
     pub script_bytes_max: usize,
+    /// A longer result is answered with its beginning, and can be read page by page.
+    pub answer_bytes_max: usize,
+    /// Longer declarations of tools are abridged.
+    pub declarations_bytes_max: usize,
     /// What workers are started as, if not as this program.
     #[serde(skip)]
     pub program: Option<PathBuf>,
@@ -35,6 +39,8 @@ impl Default for CodeModeSettings {
             calls_max: limits.calls_max,
             concurrent_calls_max: limits.concurrent_calls_max,
             script_bytes_max: limits.script_bytes_max,
+            answer_bytes_max: 24 << 10,
+            declarations_bytes_max: 8 << 10,
             program: None,
         }
     }

@@ -1,19 +1,24 @@
 //! How containers are run.
 
+mod signed;
+
 use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::Deserialize;
 
 use crate::ids::ServerName;
+pub use signed::SignedImages;
 
 /// When an image is pulled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Pull {
+    /// At every start.
     Always,
     /// When it is not here.
     #[default]
     Missing,
+    /// Not at all.
     Never,
 }
 
@@ -36,6 +41,8 @@ pub struct ContainerSettings {
     pub writable_paths: Vec<PathBuf>,
     /// Whether containers have no network.
     pub block_network: bool,
+    /// Which images need a signature, and whose.
+    pub signed: Vec<SignedImages>,
     /// What is different for single servers.
     pub servers: BTreeMap<ServerName, ServerBounds>,
 }
@@ -68,6 +75,7 @@ impl Default for ContainerSettings {
             allowed_paths: Vec::new(),
             writable_paths: Vec::new(),
             block_network: false,
+            signed: Vec::new(),
             servers: BTreeMap::new(),
         }
     }
@@ -115,6 +123,7 @@ impl ContainerSettings {
                 problems.push(format!("{at}.pids_max must be at least 1"));
             }
         }
+        problems.extend(self.signed.iter().flat_map(SignedImages::problems));
         let relative = self.allowed_paths.iter().chain(&self.writable_paths).filter(|path| path.is_relative());
         problems.extend(relative.map(|path| format!("containers: {} is not an absolute path", path.display())));
         problems

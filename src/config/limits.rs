@@ -16,6 +16,8 @@ pub struct Limits {
     pub servers_per_session_max: usize,
     /// A session that nobody used for this long has ended.
     pub session_idle_seconds: u64,
+    /// A session that was made this long ago has ended, used or not; there is no such limit unless it is set.
+    pub session_age_seconds: Option<u64>,
     /// From starting a server to its list of tools, installing not included.
     pub start_seconds: u64,
     /// Installing a package or cloning a repository.
@@ -54,6 +56,7 @@ impl Default for Limits {
             sessions_max: 10_000,
             servers_per_session_max: 64,
             session_idle_seconds: 24 * 3600,
+            session_age_seconds: None,
             start_seconds: 60,
             install_seconds: 600,
             call_seconds: 300,
@@ -81,6 +84,7 @@ impl Limits {
             ("sessions_max", self.sessions_max as u64),
             ("servers_per_session_max", self.servers_per_session_max as u64),
             ("session_idle_seconds", self.session_idle_seconds),
+            ("session_age_seconds", self.session_age_seconds.unwrap_or(1)),
             ("start_seconds", self.start_seconds),
             ("install_seconds", self.install_seconds),
             ("call_seconds", self.call_seconds),
@@ -101,6 +105,11 @@ impl Limits {
     #[must_use]
     pub fn session_idle(&self) -> Duration {
         Duration::from_secs(self.session_idle_seconds)
+    }
+
+    #[must_use]
+    pub fn session_age(&self) -> Option<Duration> {
+        self.session_age_seconds.map(Duration::from_secs)
     }
 
     #[must_use]

@@ -6,6 +6,7 @@
 mod audit;
 mod catalog;
 mod sessions;
+mod upkeep;
 
 use std::sync::{Arc, OnceLock};
 
@@ -108,6 +109,7 @@ pub(super) fn router(state: ApiState) -> Router {
         .route("/secrets/{name}", put(set_secret).delete(remove_secret))
         .merge(sessions::router())
         .merge(audit::router())
+        .merge(upkeep::router())
         .merge(catalog::router())
         .with_state(state)
 }

@@ -20,6 +20,9 @@ pub const SEPARATOR: &str = "__";
 pub const RESERVED: [&str; 7] =
     ["mcp-find", "mcp-add", "mcp-config-set", "mcp-remove", "mcp-exec", "mcp-list", "code-mode"];
 
+/// The prefix of what is the broker's and named like a server's.
+const OWN_PREFIX: &str = "broker";
+
 /// A server's prefix, given those that are taken in the session.
 #[must_use]
 pub fn prefix(server: &ServerName, is_taken: impl Fn(&str) -> bool) -> String {
@@ -30,7 +33,7 @@ pub fn prefix(server: &ServerName, is_taken: impl Fn(&str) -> bool) -> String {
         .collect();
     let reduced = reduced.trim_matches('-');
     let reduced = if reduced.is_empty() { "server" } else { reduced };
-    if reduced.len() <= PREFIX_CHARACTERS_MAX && !is_taken(reduced) {
+    if reduced.len() <= PREFIX_CHARACTERS_MAX && reduced != OWN_PREFIX && !is_taken(reduced) {
         return reduced.to_owned();
     }
     let kept: String = reduced.chars().take(PREFIX_CHARACTERS_MAX - HASH_CHARACTERS - 1).collect();

@@ -3,10 +3,11 @@
 //! Changes are committed first and take effect in memory after. A session that nobody uses is dropped from memory and read
 //! again when somebody does; one that was not used for long enough has ended.
 
+mod tend;
+
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, Weak, atomic::Ordering},
-    time::Duration,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use serde_json::{Map, Value};
@@ -25,12 +26,6 @@ use crate::{
     },
     supervisor::{Supervisor, Surface},
 };
-
-/// How often sessions are looked through for ones to drop or end.
-const SWEEP_EVERY: Duration = Duration::from_secs(30);
-
-/// A session with no client that was not used for this long is dropped from memory.
-const FORGET_AFTER: Duration = Duration::from_secs(300);
 
 /// A session cannot be made or changed.
 #[derive(Debug, thiserror::Error)]
@@ -122,14 +117,19 @@ impl Sessions {
         Ok(session)
     }
 
+    async fn check_name(&self, name: &str) -> Result<(), SessionsError> {
+        if name.is_empty() || name.chars().count() > 200 || name.chars().any(char::is_control) {
+            return Err(SessionsError::InvalidName);
+        }
+        if self.store.session_named(name).await?.is_some() {
+            return Err(SessionsError::NameTaken { name: name.to_owned() });
+        }
+        Ok(())
+    }
+
     async fn check_new(&self, name: Option<&str>) -> Result<(), SessionsError> {
         if let Some(name) = name {
-            if name.is_empty() || name.chars().count() > 200 || name.chars().any(char::is_control) {
-                return Err(SessionsError::InvalidName);
-            }
-            if self.store.session_named(name).await?.is_some() {
-                return Err(SessionsError::NameTaken { name: name.to_owned() });
-            }
+            self.check_name(name).await?;
         }
         let max = self.limits.sessions_max;
         if self.store.count_live_sessions().await? >= max {
@@ -328,6 +328,34 @@ impl Sessions {
         Ok(true)
     }
 
+    /// Gives a session a name, in place of the one it may have.
+    ///
+    /// # Errors
+    ///
+    /// When the name cannot be used or is taken, or it could not be committed.
+    pub async fn rename(&self, session: &Session, name: String) -> Result<(), SessionsError> {
+        let _one_at_a_time = self.loading.lock().await;
+        if session.name().as_ref() == Some(&name) {
+            return Ok(());
+        }
+        self.check_name(&name).await?;
+        let what = format!("rename to {name}");
+        self.audit.note(&subject(session.id(), session.principal(), &what), Status::Success, None).await?;
+        self.store.rename_session(session.id(), name.clone()).await?;
+        session.put_name(name);
+        Ok(())
+    }
+
+    /// Gives a session a new bearer token; the one it had opens it no more.
+    ///
+    /// # Errors
+    ///
+    /// When it could not be committed.
+    pub async fn give_token(&self, session: &Session, token: TokenHash) -> Result<(), SessionsError> {
+        self.audit.note(&subject(session.id(), session.principal(), "resume"), Status::Success, None).await?;
+        Ok(self.store.set_session_token(session.id(), token).await?)
+    }
+
     /// Keeps a tool made of a script, so that it is there after a restart.
     ///
     /// # Errors
@@ -369,79 +397,6 @@ impl Sessions {
     /// When it could not be committed.
     pub async fn delete_connection(&self, id: &str) -> Result<(), StoreError> {
         self.store.delete_connection(id).await
-    }
-
-    /// Ends what a broker before this one left open that cannot be found again: sessions of processes that are gone.
-    ///
-    /// # Errors
-    ///
-    /// When the database cannot be read or written.
-    pub async fn end_orphans(&self) -> Result<usize, SessionsError> {
-        let rows = self.store.live_sessions().await?;
-        let mut ended = 0;
-        for row in rows.into_iter().filter(|row| row.kind == SessionKind::Process) {
-            self.end(&row.id, "its process ended").await?;
-            ended += 1;
-        }
-        Ok(ended)
-    }
-
-    /// Looks sessions through now and then, until the broker stops: notes their use, drops idle ones from memory, ends
-    /// those that were idle for too long.
-    pub async fn tend(self: Arc<Self>, stopping: tokio_util::sync::CancellationToken) {
-        let weak: Weak<Self> = Arc::downgrade(&self);
-        drop(self);
-        loop {
-            tokio::select! {
-                () = tokio::time::sleep(SWEEP_EVERY) => {}
-                () = stopping.cancelled() => return,
-            }
-            let Some(sessions) = weak.upgrade() else { return };
-            if let Err(error) = sessions.sweep().await {
-                tracing::warn!(%error, "could not look through the sessions");
-            }
-        }
-    }
-
-    /// One look through the sessions.
-    ///
-    /// # Errors
-    ///
-    /// When the database cannot be read or written.
-    pub async fn sweep(&self) -> Result<(), SessionsError> {
-        self.flush().await?;
-        let now = self.clock.now();
-        let idle = |since: crate::clock::Timestamp, limit: Duration| {
-            Duration::try_from(now.duration_since(since)).is_ok_and(|idle| idle >= limit)
-        };
-        for row in self.store.live_sessions().await? {
-            if idle(row.used_at, self.limits.session_idle()) {
-                self.end(&row.id, "idle").await?;
-            }
-        }
-        self.lock().retain(|_, session| {
-            session.connected() > 0 || Arc::strong_count(session) > 1 || !idle(session.used_at(), FORGET_AFTER)
-        });
-        Ok(())
-    }
-
-    /// Writes down when sessions were last used.
-    ///
-    /// # Errors
-    ///
-    /// When it could not be committed.
-    pub async fn flush(&self) -> Result<(), StoreError> {
-        let used: Vec<_> = self
-            .lock()
-            .values()
-            .filter(|session| session.flushed_at.load(Ordering::Relaxed) < session.used_at.load(Ordering::Relaxed))
-            .map(|session| {
-                let at = session.used_at();
-                session.flushed_at.store(at.as_microsecond(), Ordering::Relaxed);
-                (session.id().clone(), at)
-            })
-            .collect();
-        if used.is_empty() { Ok(()) } else { self.store.touch_sessions(used).await }
     }
 
     /// Notes that a session is being used now.

@@ -10,7 +10,7 @@ use sqlx::{
 use super::OpenStoreError;
 
 /// Every migration there is, in order; the file's number is its version.
-const MIGRATIONS: [(i64, &str, &str); 8] = [
+const MIGRATIONS: [(i64, &str, &str); 9] = [
     (1, "sessions", include_str!("../../migrations/0001_sessions.sql")),
     (2, "audit", include_str!("../../migrations/0002_audit.sql")),
     (3, "features", include_str!("../../migrations/0003_features.sql")),
@@ -18,6 +18,7 @@ const MIGRATIONS: [(i64, &str, &str); 8] = [
     (5, "learned surfaces", include_str!("../../migrations/0005_learned_surfaces.sql")),
     (6, "code tools", include_str!("../../migrations/0006_code_tools.sql")),
     (7, "audit records", include_str!("../../migrations/0007_audit_records.sql")),
+    (20, "result shapes", include_str!("../../migrations/0020_result_shapes.sql")),
     (40, "learned tools", include_str!("../../migrations/0040_learned_tools.sql")),
 ];
 

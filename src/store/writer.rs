@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::{
     StoreError,
     audit::{Chain, Event},
+    transaction,
 };
 use crate::lifecycle::Tasks;
 
@@ -198,8 +199,7 @@ impl Work {
 }
 
 async fn run_change(connection: &mut SqliteConnection, change: Change) -> Result<(), StoreError> {
-    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-    change(&mut transaction).await?;
-    transaction.commit().await?;
-    Ok(())
+    transaction::begin(connection).await?;
+    let outcome = change(connection).await;
+    transaction::end(connection, outcome).await
 }

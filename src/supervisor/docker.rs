@@ -6,12 +6,14 @@
 //! before this one left is found by that.
 
 mod container;
+mod gate;
 mod image;
 mod mounts;
 mod network;
+mod signature;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -28,8 +30,10 @@ use bollard::{
 use tokio::sync::{OnceCell, Semaphore};
 
 pub(crate) use container::{Container, End};
+use gate::GateError;
 use mounts::MountError;
 use network::Networks;
+use signature::SignatureError;
 
 use super::{backing::Streams, launch::ContainerLaunch, tail::Tail};
 use crate::{
@@ -66,6 +70,8 @@ pub(crate) struct Engine {
     starts: Semaphore,
     /// Containers that could not be removed, because the engine did not answer.
     undone: Mutex<Vec<String>>,
+    /// Names and ids of images whose signatures were found good.
+    known_signed: Mutex<BTreeSet<(String, String)>>,
     tasks: Tasks,
 }
 
@@ -92,8 +98,10 @@ pub enum DockerError {
     Platform { image: String, image_platform: String, platform: String },
     #[error(transparent)]
     Mount(#[from] MountError),
-    #[error("it wants to reach {}, and the operator has closed the network (containers.block_network)", .hosts.join(", "))]
-    NetworkBlocked { hosts: Vec<String> },
+    #[error("the image `{image}` has to be signed (containers.signed), and is not run")]
+    Signature { image: String, source: SignatureError },
+    #[error(transparent)]
+    Gate(#[from] GateError),
     #[error(
         "the container engine has no addresses left for another network: end sessions that are not used, or give the engine more (`default-address-pools` in its settings)"
     )]
@@ -125,8 +133,14 @@ impl Engine {
             networks: Networks::default(),
             starts: Semaphore::new(AT_ONCE_MAX),
             undone: Mutex::default(),
+            known_signed: Mutex::default(),
             tasks: tasks.clone(),
         }
+    }
+
+    /// An engine for a command that runs no servers, beside a broker that may do so.
+    pub(crate) fn beside(settings: ContainerSettings, pull_max: Duration, tasks: &Tasks) -> Self {
+        Self { swept: OnceCell::new_with(Some(())), ..Self::new(settings, "", pull_max, tasks) }
     }
 
     /// Where the engine is, if there seems to be one.
@@ -348,9 +362,9 @@ impl Engine {
         tail: Tail,
         link: &Link,
     ) -> Result<(Container, Streams), DockerError> {
-        let (engine, launch, link) = (self.clone(), launch.clone(), link.clone());
+        let (engine, mut launch, link) = (self.clone(), launch.clone(), link.clone());
         let starting = self.tasks.spawn(async move {
-            engine.fetched(&launch.image, engine.settings.pull, &link).await?;
+            launch.image = engine.fetched(&launch.image, engine.settings.pull, &link).await?;
             engine.run(&launch, &owner, tail).await
         });
         starting.await.unwrap_or_else(|_| Err(DockerError::Cut)).map_err(|error| self.plainly(error))
@@ -359,14 +373,14 @@ impl Engine {
     /// Starts a container whose image was fetched before; if it is gone since, it is pulled again.
     pub(crate) async fn start_again(
         self: &Arc<Self>,
-        launch: ContainerLaunch,
+        mut launch: ContainerLaunch,
         owner: Owner,
         tail: Tail,
     ) -> Result<(Container, Streams), DockerError> {
         let engine = self.clone();
         let starting = self.tasks.spawn(async move {
             let pull = if engine.settings.pull == Pull::Never { Pull::Never } else { Pull::Missing };
-            engine.fetched(&launch.image, pull, &Link::closed()).await?;
+            launch.image = engine.fetched(&launch.image, pull, &Link::closed()).await?;
             engine.run(&launch, &owner, tail).await
         });
         starting.await.unwrap_or_else(|_| Err(DockerError::Cut)).map_err(|error| self.plainly(error))
@@ -376,14 +390,18 @@ impl Engine {
     pub(crate) async fn fetch(self: &Arc<Self>, image: &str, link: &Link) -> Result<(), DockerError> {
         let (engine, image, link) = (self.clone(), image.to_owned(), link.clone());
         let fetching = self.tasks.spawn(async move { engine.fetched(&image, engine.settings.pull, &link).await });
-        fetching.await.unwrap_or(Err(DockerError::Cut)).map_err(|error| self.plainly(error))
+        fetching.await.unwrap_or(Err(DockerError::Cut)).map(drop).map_err(|error| self.plainly(error))
     }
 
-    async fn fetched(&self, image: &str, pull: Pull, link: &Link) -> Result<(), DockerError> {
+    /// Has an image here, and says what is to be run for it.
+    async fn fetched(&self, image: &str, pull: Pull, link: &Link) -> Result<String, DockerError> {
         self.swept().await;
         self.discard_undone().await;
-        let pulled = tokio::time::timeout(self.pull_max, self.image(image, pull, link));
-        pulled.await.map_err(|_| DockerError::Pull {
+        let fetched = async {
+            self.image(image, pull, link).await?;
+            self.signed(image).await
+        };
+        tokio::time::timeout(self.pull_max, fetched).await.map_err(|_| DockerError::Pull {
             image: image.to_owned(),
             problem: format!("it was not there within {} s", self.pull_max.as_secs()),
         })?

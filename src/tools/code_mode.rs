@@ -3,31 +3,39 @@
 //! A script calls tools and nothing else. Each of its calls goes through the same door as a client's, as a record of its
 //! own below the script's record.
 
+mod answer;
+mod check;
 mod declare;
 mod host;
+mod learning;
+mod names;
+mod shape;
+mod types;
 
 use std::sync::Arc;
 
-use js_runtime::{CallRecord, Ending, Limit, Outcome, Script};
+use js_runtime::Script;
 use rmcp::model::{CallToolResult, ContentBlock, JsonObject, Tool, ToolAnnotations};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Context, Reply, Tools, failure::Failure};
 use crate::{
-    audit::Status,
     caller::Caller,
     ids::{CallId, ServerName, SessionId},
     session::{Session, menu::Menu},
 };
+use check::Checks;
+use declare::{Callable, tools_of};
 use host::SessionHost;
+use learning::Learned;
+use names::named;
+
+pub(super) use answer::{READ_RESULT, read_result};
+pub(crate) use learning::Learning;
 
 /// What the names of tools that are scripts begin with.
 pub(super) const PREFIX: &str = "code-mode-";
-
-/// A result that is longer is answered with its beginning.
-const RESULT_BYTES_MAX: usize = 24 << 10;
-const PREVIEW_BYTES: usize = 4 << 10;
 
 const NAME_BYTES_MAX: usize = 40;
 
@@ -79,7 +87,8 @@ pub(super) async fn run(
         text.push_str(&format!(" Give `session`: \"{handle}\" with the calls that follow."));
         structured["session"] = json!(handle);
     }
-    let declarations = declare::declarations(&menu, &servers);
+    let learned = context.learned_types(&servers).await;
+    let declarations = context.declarations(&menu, &servers, &learned);
     structured["declarations"] = json!(declarations);
     text.push_str("\n\n");
     text.push_str(&declarations);
@@ -109,21 +118,23 @@ fn servers_of(session: &Session, named: &[String]) -> Result<Vec<ServerName>, Fa
 }
 
 /// A code tool as clients see it.
-pub(super) fn definition(menu: &Menu, name: &str, servers: &[ServerName]) -> Tool {
+pub(super) async fn definition(context: &Context, menu: &Menu, name: &str, servers: &[ServerName]) -> Tool {
+    let learned = context.learned_types(servers).await;
     let description = format!(
-        "Runs JavaScript that calls the tools of {}.\n\
+        "Runs JavaScript or TypeScript that calls the tools of {}.\n\
          Use it for many calls, calls that depend on each other, or large results of which you need a part; call a tool \
          directly for a single look-up.\n\
          Write the body of an async function: `await` and `return` at the top. A tool returns its data; a failed one throws \
-         ToolError. Promise.all runs calls at once; broker.settle([…]) lets some fail.\n\
+         ToolError, and wrong arguments do so before anything is called. Promise.all runs calls at once; \
+         broker.settle([…]) lets some fail.\n\
          Use only names declared here, or ask: await broker.search(\"words\"), await broker.describe(\"server.tool\").\n\
          There are no files, network, timers or modules. console.log comes back with the result.\n\n{}",
         servers.iter().map(ServerName::as_str).collect::<Vec<_>>().join(", "),
-        declare::declarations(menu, servers),
+        context.declarations(menu, servers, &learned),
     );
     let schema = json!({
         "type": "object",
-        "properties": {"script": {"type": "string", "description": "The body of an async JavaScript function"}},
+        "properties": {"script": {"type": "string", "description": "The body of an async function, in JavaScript or TypeScript"}},
         "required": ["script"],
     });
     Tool::new(format!("{PREFIX}{name}"), description, super::definitions::object(schema))
@@ -169,93 +180,25 @@ pub(super) async fn execute(
         session: session.clone(),
         principal: caller.principal.clone(),
         client: caller.client.clone(),
-        servers: servers.to_vec(),
+        servers: named(servers),
+        checks: Arc::new(Checks::default()),
         record,
     };
-    let named = servers.iter().map(|server| (declare::variable(server), declare::tool_names(&menu, server))).collect();
-    let script = Script { source, servers: named };
+    let tool_names = |server| tools_of(&menu, server).map(|tool| tool.tool.name.to_string()).collect();
+    let servers = host.servers.iter().map(|server| (server.variable.clone(), tool_names(server))).collect();
+    let script = Script { source, servers };
     let cancelled = caller.cancelled.clone();
     let outcome = context
         .code_mode
         .run(script, &host, async move { cancelled.cancelled().await })
         .await
         .map_err(|error| Failure::said(crate::supervisor::upstream::chain(&error)))?;
-    answer(context, outcome, record)
+    answer::answer(context, session, outcome, record)
 }
 
-fn answer(context: &Context, outcome: Outcome, record: CallId) -> Result<Reply, Failure> {
-    let Outcome { ending, logs, calls } = outcome;
-    let mut structured = json!({
-        "execution_id": record,
-        "logs": logs,
-        "calls": calls.iter().take(CALLS_SHOWN_MAX).map(call).collect::<Vec<_>>(),
-    });
-    if calls.len() > CALLS_SHOWN_MAX {
-        structured["calls_left_out"] = json!(calls.len() - CALLS_SHOWN_MAX);
-    }
-    let completed = matches!(ending, Ending::Completed(_));
-    match ending {
-        Ending::Completed(result) => {
-            structured["status"] = json!("completed");
-            put_result(&mut structured, result);
-        }
-        Ending::Error(error) => {
-            structured["status"] = json!("error");
-            structured["error"] = json!(error);
-        }
-        Ending::Limit(limit) => {
-            structured["status"] = json!("limit");
-            structured["error"] =
-                json!({"name": "LimitError", "message": limit_text(limit, context.code_mode.limits())});
-        }
-        Ending::Cancelled => return Err(Failure::said("the script was cancelled").with_status(Status::Cancelled)),
-        Ending::Lost(how) => {
-            structured["status"] = json!("error");
-            structured["error"] =
-                json!({"name": "WorkerError", "message": format!("{how}; nothing else is affected: run it again")});
-        }
-    }
-    let text = ContentBlock::text(structured.to_string());
-    let mut result = if completed { CallToolResult::success(vec![text]) } else { CallToolResult::error(vec![text]) };
-    result.structured_content = Some(structured);
-    Ok(Reply::CallToolResult(result))
-}
-
-/// Calls in an answer; the audit log has them all.
-const CALLS_SHOWN_MAX: usize = 50;
-
-fn call(call: &CallRecord) -> Value {
-    json!({"server": call.server, "tool": call.tool, "ms": call.ms, "ok": call.ok})
-}
-
-/// The result, or its beginning where it would be too long to be read.
-fn put_result(structured: &mut Value, result: Value) {
-    let text = result.to_string();
-    if text.len() <= RESULT_BYTES_MAX {
-        structured["result"] = result;
-        return;
-    }
-    let preview = &text[..text.floor_char_boundary(PREVIEW_BYTES)];
-    structured["result"] = json!({
-        "preview": preview,
-        "bytes": text.len(),
-        "left_out": text.len() - preview.len(),
-        "hint": "The result is too long: return only what you need of it.",
-    });
-}
-
-fn limit_text(limit: Limit, limits: &js_runtime::Limits) -> String {
-    let raise = |setting: &str| format!("do less in one script, or have the operator raise code_mode.{setting}");
-    match limit {
-        Limit::Wall => format!("it ran for {} s: {}", limits.wall.as_secs(), raise("wall_seconds")),
-        Limit::Cpu => format!("it used {} s of CPU: {}", limits.cpu.as_secs(), raise("cpu_seconds")),
-        Limit::Heap => format!("it used {} MiB of memory: {}", limits.heap_bytes >> 20, raise("heap_bytes")),
-        Limit::Result => {
-            format!("its result is longer than {} bytes: {}", limits.result_bytes_max, raise("result_bytes_max"))
-        }
-        Limit::Calls => format!("it made more than {} calls: {}", limits.calls_max, raise("calls_max")),
-        Limit::Script => {
-            format!("it is longer than {} bytes: {}", limits.script_bytes_max, raise("script_bytes_max"))
-        }
+impl Context {
+    fn declarations(&self, menu: &Menu, servers: &[ServerName], learned: &Learned) -> String {
+        let servers = named(servers);
+        Callable { menu, servers: &servers, learned }.declarations(self.code_mode.declarations_bytes_max())
     }
 }

@@ -93,7 +93,10 @@ impl ManagementTool {
                 "Calls a tool of any server in this session, listed or not: by its full name (server__tool), or by the \
                  tool's own name if only one server has it."
             }
-            Self::List => "Lists the MCP servers of this session, their state, and the names of their tools.",
+            Self::List => {
+                "Lists the MCP servers of this session, their state, and the names of their tools; with `history`, also what was \
+                 done."
+            }
             Self::CodeMode => {
                 "Makes the tool code-mode-<name>, which runs JavaScript that calls the tools of the named servers: for \
                  many calls, calls that depend on each other, or large results. With `script` it also runs that at once."
@@ -130,7 +133,9 @@ impl ManagementTool {
                 "name": {"type": "string", "description": "The tool to call"},
                 "arguments": {"type": "object", "description": "Its arguments", "properties": {}, "additionalProperties": true}
             }),
-            Self::List => json!({}),
+            Self::List => json!({
+                "history": {"type": "integer", "description": "How many of this session's last calls to return too", "minimum": 1, "maximum": 100}
+            }),
             Self::CodeMode => json!({
                 "servers": {"type": "array", "items": {"type": "string"}, "description": "Servers of this session that scripts may call"},
                 "name": {"type": "string", "description": "What the tool is called, after code-mode-"},
@@ -234,6 +239,14 @@ impl ManagementTool {
                         "type": "object",
                         "properties": {"name": text, "state": text, "tools": texts, "hidden_tools": texts, "fixed": {"type": "boolean"}},
                         "required": ["name", "state", "tools"]
+                    }},
+                    "history": {"type": "array", "items": {
+                        "type": "object",
+                        "properties": {
+                            "at": text, "kind": text, "name": text, "server": text, "status": text, "arguments": text,
+                            "error": text, "ms": {"type": "integer"}
+                        },
+                        "required": ["at", "kind", "name", "status"]
                     }}
                 },
                 "required": ["servers"]

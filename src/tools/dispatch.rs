@@ -20,6 +20,7 @@ use super::{
 use crate::{
     audit::{OpenRecord, Outcome, Status, Subject},
     caller::Caller,
+    features::Feature,
     ids::{CallId, ServerName, SessionId, canonical},
     session::{Session, menu::MenuTool},
     supervisor::{Gone, RequestError, upstream::chain},
@@ -137,6 +138,7 @@ impl Context {
             Target::Tool { tool, responses, state } => {
                 self.call_tool(&session, caller, &tool, routed.arguments, responses, state).await
             }
+            Target::KeptResult => code_mode::read_result(&session, routed.arguments.unwrap_or_default()),
             Target::Script { servers } => {
                 let script = routed.arguments.as_ref().and_then(|arguments| arguments.get("script")?.as_str());
                 let script = script.ok_or_else(|| Failure::said("a code tool takes `script`, the text to run"))?;
@@ -169,7 +171,7 @@ impl Context {
             ManagementTool::Add => add::run(self, session, caller, arguments, handle).await,
             ManagementTool::ConfigSet => config_set::run(self, session, arguments, handle).await,
             ManagementTool::Remove => remove::run(self, session, arguments).await,
-            ManagementTool::List => list::run(self, session, caller, handle).await,
+            ManagementTool::List => list::run(self, session, caller, arguments, handle).await,
             ManagementTool::CodeMode => code_mode::run(self, session, caller, arguments, handle, record).await,
             ManagementTool::Exec => Err(Failure::invalid("mcp-exec needs the name of a tool")),
         }
@@ -194,7 +196,12 @@ impl Context {
         let outcome = self.ask_server(session, &tool.server, caller, request).await;
         match outcome {
             Ok(Reply::InputRequiredResult(asked)) => Ok(Reply::InputRequiredResult(self.rounds.seal(asked, &binding))),
-            Ok(Reply::CallToolResult(result)) => Ok(Reply::CallToolResult(explained(result, tool, arguments.as_ref()))),
+            Ok(Reply::CallToolResult(result)) => {
+                if self.features.enabled(Feature::CodeMode) {
+                    self.learn_result(tool, &result);
+                }
+                Ok(Reply::CallToolResult(explained(result, tool, arguments.as_ref())))
+            }
             Ok(_) => Err(Failure::said(format!(
                 "server `{}` answered with something else than a tool's result",
                 tool.server

@@ -1,23 +1,33 @@
-//! `mcp-list`: the servers that are on.
+//! `mcp-list`: the servers that are on, and what was done with them.
 
 use std::{fmt::Write as _, sync::Arc};
 
-use rmcp::model::{CallToolResult, ContentBlock};
+use rmcp::model::{CallToolResult, ContentBlock, JsonObject};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Context, Reply, failure::Failure, reach::key_of};
+use super::{Context, Reply, failure::Failure, history, reach::key_of};
 use crate::{
     caller::Caller,
     ids::SessionId,
     session::{AddedServer, Session, menu::Menu},
 };
 
+#[derive(Deserialize)]
+struct Arguments {
+    /// How many records of the session's history to return too.
+    history: Option<u32>,
+}
+
 pub(super) async fn run(
     context: &Arc<Context>,
     session: &Arc<Session>,
     caller: &Caller,
+    arguments: JsonObject,
     handle: Option<SessionId>,
 ) -> Result<Reply, Failure> {
+    let arguments: Arguments = serde_json::from_value(Value::Object(arguments))
+        .map_err(|error| Failure::said(format!("mcp-list takes `history` (a number): {error}")))?;
     context.recall(session, caller).await;
     let menu = session.menu(context.with_prefixes());
     let rows: Vec<Row> = session.servers().iter().map(|added| Row::of(context, session, added, &menu)).collect();
@@ -29,6 +39,11 @@ pub(super) async fn run(
         text.push_str("No server is on in this session. mcp-find searches the catalog.");
     }
     let mut structured = json!({"servers": rows.iter().map(Row::to_value).collect::<Vec<_>>()});
+    if let Some(wanted) = arguments.history {
+        let records = history::of(context, session, wanted.clamp(1, history::RECORDS_MAX)).await?;
+        let _ = write!(text, "\nHistory, the newest last:\n{}", history::lines(&records));
+        structured["history"] = records.iter().map(history::to_value).collect();
+    }
     if let Some(handle) = handle {
         structured["session"] = json!(handle);
     }

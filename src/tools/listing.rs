@@ -53,8 +53,9 @@ impl Tools {
                 }),
         );
         if context.features.enabled(Feature::CodeMode) && !only_fixed {
-            let made = session.code_tools();
-            tools.extend(made.iter().map(|(name, servers)| code_mode::definition(&menu, name, servers)));
+            for (name, servers) in session.code_tools() {
+                tools.push(code_mode::definition(context, &menu, &name, &servers).await);
+            }
         }
         Ok(tools)
     }

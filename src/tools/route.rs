@@ -35,11 +35,22 @@ pub(super) struct Routed {
 
 pub(super) enum Target {
     Management(ManagementTool),
-    Tool { tool: Box<MenuTool>, responses: Option<InputResponses>, state: Option<String> },
+    Tool {
+        tool: Box<MenuTool>,
+        responses: Option<InputResponses>,
+        state: Option<String>,
+    },
     Prompt(GetPromptRequestParams),
-    Resource { params: ReadResourceRequestParams, exposed_uri: String },
+    Resource {
+        params: ReadResourceRequestParams,
+        exposed_uri: String,
+    },
     Completion(CompleteRequestParams),
-    Script { servers: Vec<ServerName> },
+    Script {
+        servers: Vec<ServerName>,
+    },
+    /// A page of what a script returned.
+    KeptResult,
     Nothing(Failure),
 }
 
@@ -87,17 +98,24 @@ impl Context {
         code && self.features.enabled(Feature::DynamicTools)
     }
 
-    /// A call of a tool that is a script, if it is one.
+    /// A call of a tool that is a script, or reads what one returned, if it is one.
     fn route_script(&self, session: &Arc<Session>, name: &str, arguments: Option<&JsonObject>) -> Option<Routed> {
-        let short = name.strip_prefix(code_mode::PREFIX).filter(|_| self.features.enabled(Feature::CodeMode))?;
-        let servers = session.code_tools().remove(short)?;
+        if !self.features.enabled(Feature::CodeMode) {
+            return None;
+        }
+        let (kind, target) = if name == code_mode::READ_RESULT {
+            (Kind::Management, Target::KeptResult)
+        } else {
+            let servers = session.code_tools().remove(name.strip_prefix(code_mode::PREFIX)?)?;
+            (Kind::Script, Target::Script { servers })
+        };
         Some(Routed {
             session: Some(session.clone()),
-            kind: Kind::Script,
+            kind,
             server: None,
             name: name.to_owned(),
             arguments: arguments.cloned(),
-            target: Target::Script { servers },
+            target,
         })
     }
 

@@ -1,9 +1,11 @@
 //! Servers in containers, against a real engine. `make test-docker` sets the engine, the images and the registry up.
 
+mod closed_network;
 mod crowd;
 mod per_call;
 mod private_engine;
 mod real_images;
+mod signed;
 mod trouble;
 
 use std::process::Command;
@@ -179,6 +181,37 @@ async fn an_image_is_pulled_once_with_progress_and_may_be_refused() {
 }
 
 #[tokio::test]
+async fn images_are_pulled_ahead_and_known_servers_are_added_at_once() {
+    let Some(engine) = engine().await else { return };
+    let image = format!("{}/fixture:1", engine.registry);
+    docker(&["rmi", "--force", &image]);
+    let absent = format!("{}/nothing:1", engine.registry);
+    let process = FixtureCatalog::new().server("process", &[], &[]);
+    let home = Home::with(&process.image("far", &image, "").image("absent", &absent, ""));
+    let catalog = home.path().join("fixtures.yaml").display().to_string();
+    let pull = async |names: &[&str]| home.run(&[&["pull", "--catalog", &catalog][..], names].concat()).await;
+    let pulled = pull(&["far", "process"]).await;
+    assert!(pulled.err().contains("process does not run in a container"), "{}", pulled.err());
+    assert_eq!(pulled.ok(), format!("far: {image} is here\n"));
+    docker(&["image", "inspect", &image]);
+    let some = pull(&["absent", "far"]).await;
+    assert_eq!(some.code(), 1);
+    assert!(some.err().contains("absent: there is no image"), "{}", some.err());
+    let unknown = pull(&["faar"]).await;
+    assert!(unknown.err().contains("there is no server `faar`"), "{}", unknown.err());
+
+    // Nothing is left to pull, and what one session learned answers the next one.
+    let broker = home.serve_with("127.0.0.1:0", &["--pull", "never"]).await;
+    let (one, other) = (broker.connect(Era::Legacy).await, broker.connect(Era::Legacy).await);
+    assert_eq!(one.add("far").await["state"], "ready");
+    one.ok("far__echo", json!({"text": "one"})).await;
+    assert_eq!(other.add("far").await["state"], "starting");
+    other.ok("far__echo", json!({"text": "other"})).await;
+    assert_eq!(broker.terminate().await, 0);
+    assert!(left().is_empty(), "{:?}", left());
+}
+
+#[tokio::test]
 async fn only_folders_the_operator_allows_are_mounted() {
     let Some(_engine) = engine().await else { return };
     let folder = tempfile::tempdir().unwrap();
@@ -251,12 +284,24 @@ async fn twenty_containers_of_a_killed_broker_are_removed_when_it_starts_again()
     }))
     .await;
     let running = docker(&["ps", "--quiet", "--filter", "label=mcp-broker.folder"]);
-    assert_eq!(running.lines().count(), 20);
+    let running: Vec<&str> = running.lines().collect();
+    assert_eq!(running.len(), 20);
+    let pids = docker(&[&["inspect", "--format", "{{.State.Pid}}"], &running[..]].concat());
+    let alive = || {
+        let command = |pid: &str| std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        pids.lines().filter(|pid| command(pid).contains("/fixture-server")).count()
+    };
+    assert_eq!(alive(), 20);
     let bystander = docker(&["run", "--detach", "--interactive", "--label", "mcp-broker.folder=other", IMAGE]);
     broker.kill().await;
+    assert_eq!(alive(), 20, "nobody has removed them yet");
     let broker = home.serve().await;
-    let still = || docker(&["ps", "--all", "--quiet", "--no-trunc", "--filter", "label=mcp-broker.folder"]);
-    eventually("they are gone, and nobody else's", async || still() == bystander).await;
+    let containers = || docker(&["ps", "--all", "--quiet", "--no-trunc", "--filter", "label=mcp-broker.folder"]);
+    let networks = || docker(&["network", "ls", "--quiet", "--filter", "label=mcp-broker.folder"]);
+    eventually("they are gone, and nobody else's", async || {
+        containers() == bystander && networks().is_empty() && alive() == 0
+    })
+    .await;
     docker(&["rm", "--force", &bystander]);
     assert_eq!(broker.terminate().await, 0);
     assert!(left().is_empty(), "{:?}", left());

@@ -1,10 +1,18 @@
 //! The reference servers, from npm and PyPI, installed and run by the broker. One story, so that each is installed once.
 
-use std::process::Command;
+use std::{
+    path::Path,
+    process::{Command, Stdio},
+};
 
 use serde_json::{Value, json};
 
-use crate::support::{Era, FixtureCatalog, TestBroker, TestClient, broker::eventually, client::text_of};
+use crate::support::{
+    Era, FixtureCatalog, TestBroker, TestClient,
+    broker::eventually,
+    client::{all_capabilities, text_of},
+    process::program,
+};
 
 fn has(program: &str, argument: &str) -> bool {
     let has = Command::new(program).arg(argument).output().is_ok_and(|output| output.status.success());
@@ -72,19 +80,8 @@ async fn the_reference_servers_are_added_used_and_dropped_in_one_session() {
     }
 
     let on = client.server_tools().await;
-    if ["filesystem__", "memory__", "time__"].iter().all(|server| on.iter().any(|tool| tool.starts_with(server))) {
-        let note = work.join("note.txt").display().to_string();
-        let script = format!(
-            "const [note, found, hour] = await Promise.all([
-                 filesystem.read_text_file({{path: {note:?}}}),
-                 memory.search_nodes({{query: 'sour'}}),
-                 time.convert_time({{source_timezone: 'UTC', time: '12:00', target_timezone: 'Asia/Tokyo'}}),
-             ]);
-             return [note.content ?? note, found.entities[0].name, JSON.stringify(hour).includes('21:00')];"
-        );
-        let servers = ["filesystem", "memory", "time"];
-        let ran = client.ok("code-mode", json!({"servers": servers, "name": "all", "script": script})).await;
-        assert_eq!(ran.structured_content.unwrap()["result"], json!(["two lemons", "lemon", true]));
+    if COMBINED.iter().all(|server| on.iter().any(|tool| tool.starts_with(&format!("{server}__")))) {
+        combine(&broker, &work).await;
     }
 
     let listed = client.ok("mcp-list", json!({})).await.structured_content.unwrap();
@@ -97,4 +94,66 @@ async fn the_reference_servers_are_added_used_and_dropped_in_one_session() {
     })
     .await;
     broker.stop().await;
+}
+
+/// Servers that one script uses together.
+const COMBINED: [&str; 3] = ["filesystem", "memory", "time"];
+
+/// One script combines servers, whatever its client speaks, and over what.
+async fn combine(broker: &TestBroker, work: &Path) {
+    for era in [Era::Legacy, Era::Modern] {
+        combined(&broker.connect(era).await, work, &format!("{era:?} over HTTP")).await;
+        let mut process = tokio::process::Command::new(program())
+            .arg("stdio")
+            .env("MCP_BROKER_DATA_DIR", broker.folder())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let streams = (process.stdout.take().unwrap(), process.stdin.take().unwrap());
+        let client = TestClient::over_streams(streams, era, all_capabilities()).await.unwrap();
+        combined(&client, work, &format!("{era:?} over stdio")).await;
+        client.close().await;
+        process.wait().await.unwrap();
+    }
+}
+
+async fn combined(client: &TestClient, work: &Path, how: &str) {
+    let mut session = Value::Null;
+    for (server, config) in COMBINED.into_iter().zip([
+        json!({"paths": [work.display().to_string()]}),
+        json!({}),
+        json!({"timezone": "Europe/Berlin"}),
+    ]) {
+        let mut arguments = json!({"name": server, "config": config});
+        if !session.is_null() {
+            arguments["session"] = session.clone();
+        }
+        let added = client.ok("mcp-add", arguments).await.structured_content.unwrap();
+        if let Some(handle) = added.get("session") {
+            session = handle.clone();
+        }
+    }
+    let note = work.join(format!("{}.txt", how.replace(' ', "-"))).display().to_string();
+    let script = format!(
+        "type Entity = {{name: string, entityType: string, observations: string[]}};
+         const lemon: Entity = {{name: 'lemon', entityType: 'fruit', observations: ['sour']}};
+         await memory.create_entities({{entities: [lemon]}});
+         const [found, hour] = await Promise.all([
+             memory.search_nodes({{query: 'sour'}}),
+             time.convert_time({{source_timezone: 'UTC', time: '12:00', target_timezone: 'Asia/Tokyo'}}),
+         ]);
+         const text = found.entities[0].name + ' at ' + JSON.stringify(hour).match(/21:00/)[0];
+         await filesystem.write_file({{path: {note:?}, content: text}});
+         const read = await filesystem.read_text_file({{path: {note:?}}});
+         return read.content ?? read;"
+    );
+    let mut arguments = json!({"servers": COMBINED, "name": "all", "script": script});
+    if !session.is_null() {
+        arguments["session"] = session;
+    }
+    let ran = client.ok("code-mode", arguments).await.structured_content.unwrap();
+    assert_eq!(ran["result"], "lemon at 21:00", "{how}: {ran}");
+    assert_eq!(std::fs::read_to_string(&note).unwrap(), "lemon at 21:00", "{how}");
 }

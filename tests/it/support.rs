@@ -3,6 +3,7 @@
 pub mod broker;
 pub mod catalog;
 pub mod client;
+pub mod disk;
 pub mod process;
 pub mod upstream;
 

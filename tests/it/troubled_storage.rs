@@ -3,7 +3,7 @@
 use serde_json::json;
 use sqlx::{ConnectOptions as _, Connection as _, sqlite::SqliteConnectOptions};
 
-use crate::support::{Era, FixtureCatalog, TestBroker, process::Home};
+use crate::support::{Era, FixtureCatalog, TestBroker, disk::SmallDisk, process::Home};
 
 fn home() -> Home {
     Home::with(&FixtureCatalog::new().server("fixture", &[], &[]))
@@ -103,44 +103,14 @@ async fn what_cannot_be_recorded_is_not_done() {
     broker.stop().await;
 }
 
-/// A file system with little room, while it is mounted.
-struct SmallDisk(std::path::PathBuf);
-
-impl SmallDisk {
-    /// `None`, with a word about it, where this process may not mount.
-    fn mount(at: &std::path::Path) -> Option<Self> {
-        std::fs::create_dir_all(at).unwrap();
-        let mount =
-            std::process::Command::new("mount").args(["-t", "tmpfs", "-o", "size=4m", "tmpfs"]).arg(at).output();
-        if mount.is_ok_and(|mounted| mounted.status.success()) {
-            return Some(Self(at.to_owned()));
-        }
-        eprintln!("SKIPPED: a small file system cannot be mounted here");
-        None
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = std::process::Command::new("umount").arg("--lazy").arg(&self.0).status();
-    }
-}
-
 #[tokio::test]
 async fn a_full_disk_refuses_calls_until_there_is_room_again() {
     let home = home();
-    let Some(disk) = SmallDisk::mount(&home.data()) else { return };
+    let Some(disk) = SmallDisk::mount(&home.data(), "4m") else { return };
     let broker = home.serve().await;
     let client = broker.connect(Era::Legacy).await;
     client.add("fixture").await;
-    let filler = home.data().join("filler");
-    let mut written = Vec::new();
-    while std::fs::write(&filler, {
-        written.resize(written.len() + 4096, 0);
-        &written
-    })
-    .is_ok()
-    {}
+    disk.fill();
 
     let long = json!({"text": "x".repeat(3000)});
     let refused = loop {
@@ -150,7 +120,7 @@ async fn a_full_disk_refuses_calls_until_there_is_room_again() {
         }
     };
     assert!(refused.contains("could not be recorded") && refused.contains("full"), "{refused}");
-    std::fs::remove_file(&filler).unwrap();
+    disk.free();
     client.ok("fixture__echo", long).await;
     assert_eq!(broker.terminate().await, 0);
     assert!(home.run(&["audit", "verify"]).await.ok().starts_with("intact"));

@@ -7,6 +7,7 @@
     const { apply, ownKeys } = Reflect;
     const ArrayIsArray = Array.isArray;
     const ObjectCreate = Object.create;
+    const ObjectHasOwn = Object.hasOwn;
     const ObjectFreeze = Object.freeze;
     const ObjectDefineProperty = Object.defineProperty;
     const NativeError = Error;
@@ -69,18 +70,20 @@
     };
 
     class ToolError extends NativeError {
-        constructor(server, tool, message) {
+        constructor(server, tool, message, schema) {
             super(message);
             this.name = "ToolError";
             this.server = server;
             this.tool = tool;
+            if (schema !== undefined) this.schema = schema;
         }
     }
 
     const call = async (server, tool, args) => {
         const answer = parse(await op_call(server, tool, toJson(args === undefined ? {} : args)));
-        if ("Ok" in answer) return answer.Ok;
-        throw new ToolError(server, tool, answer.Err);
+        if (ObjectHasOwn(answer, "Ok")) return answer.Ok;
+        const { message, schema } = answer.Err;
+        throw new ToolError(server, tool, message, schema);
     };
 
     // Functions for a server's tools, by whatever name.
@@ -92,6 +95,7 @@
         __proto__: null,
         search: (query) => call("broker", "search", { query }),
         describe: (name) => call("broker", "describe", { name }),
+        call: (server, tool, args) => call(server, tool, args),
         settle: async (promises) => apply(map, await apply(allSettled, NativePromise, [promises]), [
             (slot) => slot.status === "fulfilled"
                 ? { ok: true, value: slot.value }
@@ -118,7 +122,7 @@
     };
 
     return async (text) => {
-        const { source, servers } = parse(text);
+        const { source, servers, wrong: unreadable } = parse(text);
         const names = ["broker", "ToolError", "servers"];
         const byName = ObjectCreate(null);
         const values = [broker, ToolError, byName];
@@ -131,7 +135,8 @@
         }
         try {
             const [body, wrong] = evalContext(`(async function (${apply(join, names, [", "])}) {\n${source}\n})`, FILE);
-            if (wrong) throw wrong.thrown;
+            // Whoever read the types says better what is wrong, where the engine does not take it either.
+            if (wrong) return stringify({ Err: unreadable === null ? failure(wrong.thrown) : unreadable });
             return `{"Ok":${toJson(await body(...values))}}`;
         } catch (error) {
             try {

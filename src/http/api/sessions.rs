@@ -1,12 +1,14 @@
 //! Sessions, for programs that make them and people who look at them.
 
+mod document;
+
 use std::sync::Arc;
 
 use axum::{
     Extension, Json, Router,
-    extract::{Path, State},
+    extract::{Path, State, rejection::JsonRejection},
     response::{IntoResponse as _, Response},
-    routing::get,
+    routing::{get, post},
 };
 use http::{HeaderMap, StatusCode, header};
 use rmcp::model::CallToolRequestParams;
@@ -15,15 +17,29 @@ use serde_json::{Map, Value, json};
 
 use super::{Answer, ApiError, ApiState};
 use crate::{
+    audit::without_secrets,
     caller::Caller,
     ids::{Principal, ServerName, SessionId, Token},
     session::Session,
-    store::sessions::{SessionKind, SessionRow},
+    store::{
+        audit::Query,
+        sessions::{SessionKind, SessionRow},
+    },
     tools::{Call, ManagementTool, Operation, Reply, Seat},
 };
 
+use document::{CodeTool, Document};
+
+/// Records that are shown with a session.
+const CALLS_SHOWN: u32 = 10;
+
 pub(super) fn router() -> Router<ApiState> {
-    Router::new().route("/sessions", get(list).post(create)).route("/sessions/{id}", get(show).delete(end))
+    Router::new()
+        .route("/sessions", get(list).post(create))
+        .route("/sessions/import", post(import))
+        .route("/sessions/{id}", get(show).patch(rename).delete(end))
+        .route("/sessions/{id}/resume", post(resume))
+        .route("/sessions/{id}/export", get(export))
 }
 
 async fn list(State(state): State<ApiState>) -> Answer {
@@ -46,43 +62,23 @@ async fn create(
     headers: HeaderMap,
     Json(new): Json<NewSession>,
 ) -> Result<Response, ApiError> {
-    let inner = &state.inner;
-    let token = Token::random();
-    let kind = if new.name.is_some() { SessionKind::Named } else { SessionKind::Url };
-    let sessions = inner.tools.sessions();
-    let session = sessions.create(kind, principal.clone(), new.name, Some(token.hash())).await?;
-    let order: Vec<ServerName> = new.servers.keys().filter_map(|name| name.parse().ok()).collect();
-    let mut added = Vec::new();
-    let mut problems = Vec::new();
-    let adding = new.servers.into_iter().map(|(name, config)| state.add(&session, &principal, name, config));
-    for outcome in futures_util::future::join_all(adding).await {
-        match outcome {
-            Ok(server) => added.push(server),
-            Err(problem) => problems.push(problem),
-        }
-    }
-    if !problems.is_empty() {
-        sessions.end(session.id(), "its servers could not be added").await?;
-        let message = "no session was made, because not all of its servers could be added".to_owned();
-        let details = Some(json!({"servers": problems}));
-        return Err(ApiError { status: StatusCode::UNPROCESSABLE_ENTITY, message, details });
-    }
-    sessions.arrange(&session, order).await?;
-    let body = json!({
-        "id": session.id(),
-        "mcp_url": state.mcp_url(&session, &headers),
-        "mcp_token": token.reveal(),
-        "servers": added,
-    });
-    Ok((StatusCode::CREATED, Json(body)).into_response())
+    let servers = new.servers.into_iter().map(|(name, config)| Wanted { name, config, activate: None }).collect();
+    state.create(&principal, &headers, Plan { name: new.name, servers, code_tools: Vec::new() }).await
 }
 
 async fn show(State(state): State<ApiState>, Path(id): Path<SessionId>) -> Answer {
     let inner = &state.inner;
-    let session = inner.tools.sessions().get(&id).await?.ok_or_else(ApiError::no_session)?;
+    let session = state.session(&id).await?;
     let caller = Caller::internal(session.principal().clone());
     let listed = state.manage(&session, caller, ManagementTool::List, Map::new()).await;
     let servers = listed.map(|content| content["servers"].clone()).unwrap_or_default();
+    let configs: Map<String, Value> = session
+        .configs()
+        .into_iter()
+        .map(|(server, config)| (server.to_string(), without_secrets(&Value::Object(config))))
+        .collect();
+    let of_session = Query { session: Some(id.clone()), ..Query::default() };
+    let calls = inner.audit.records(&of_session, CALLS_SHOWN).await?;
     Ok(Json(json!({
         "id": id,
         "kind": session.kind(),
@@ -92,7 +88,50 @@ async fn show(State(state): State<ApiState>, Path(id): Path<SessionId>) -> Answe
         "used_at": session.used_at().to_string(),
         "connected": session.connected(),
         "servers": servers,
+        "configs": configs,
+        "secrets": inner.secrets.names_of(&id),
+        "code_tools": session.code_tools(),
+        "calls": calls,
     })))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Renamed {
+    name: String,
+}
+
+async fn rename(State(state): State<ApiState>, Path(id): Path<SessionId>, Json(renamed): Json<Renamed>) -> Answer {
+    let session = state.session(&id).await?;
+    state.inner.tools.sessions().rename(&session, renamed.name).await?;
+    Ok(Json(json!({"id": id, "name": session.name()})))
+}
+
+/// Says how to go on with a session, with a new token: the one it had is kept as a hash only.
+async fn resume(State(state): State<ApiState>, Path(id): Path<SessionId>, headers: HeaderMap) -> Answer {
+    let session = state.session(&id).await?;
+    if session.kind() == SessionKind::Process {
+        let message = "the session ends with the process it belongs to: nothing else can go on with it";
+        return Err(ApiError::new(StatusCode::CONFLICT, message));
+    }
+    let token = Token::random();
+    state.inner.tools.sessions().give_token(&session, token.hash()).await?;
+    Ok(Json(json!({"id": id, "mcp_url": state.mcp_url(&session, &headers), "mcp_token": token.reveal()})))
+}
+
+async fn export(State(state): State<ApiState>, Path(id): Path<SessionId>) -> Result<Json<Document>, ApiError> {
+    let session = state.session(&id).await?;
+    Ok(Json(Document::of(&session, state.inner.secrets.names_of(&id))))
+}
+
+async fn import(
+    State(state): State<ApiState>,
+    Extension(principal): Extension<Principal>,
+    headers: HeaderMap,
+    document: Result<Json<Document>, JsonRejection>,
+) -> Result<Response, ApiError> {
+    let Json(document) = document?;
+    state.create(&principal, &headers, document.into_plan()?).await
 }
 
 async fn end(State(state): State<ApiState>, Path(id): Path<SessionId>) -> Result<StatusCode, ApiError> {
@@ -103,17 +142,75 @@ async fn end(State(state): State<ApiState>, Path(id): Path<SessionId>) -> Result
     }
 }
 
+/// What a new session is to be.
+struct Plan {
+    name: Option<String>,
+    servers: Vec<Wanted>,
+    code_tools: Vec<CodeTool>,
+}
+
+/// A server that a new session is to have.
+struct Wanted {
+    name: String,
+    config: Value,
+    activate: Option<Value>,
+}
+
 impl ApiState {
-    async fn add(
-        &self,
-        session: &Arc<Session>,
-        principal: &Principal,
-        name: String,
-        config: Value,
-    ) -> Result<Value, Value> {
+    async fn session(&self, id: &SessionId) -> Result<Arc<Session>, ApiError> {
+        self.inner.tools.sessions().get(id).await?.ok_or_else(ApiError::no_session)
+    }
+
+    /// Makes a session with these servers and code tools, or none at all.
+    async fn create(&self, principal: &Principal, headers: &HeaderMap, plan: Plan) -> Result<Response, ApiError> {
+        let Plan { name, servers, code_tools } = plan;
+        let token = Token::random();
+        let kind = if name.is_some() { SessionKind::Named } else { SessionKind::Url };
+        let sessions = self.inner.tools.sessions();
+        let session = sessions.create(kind, principal.clone(), name, Some(token.hash())).await?;
+        let order: Vec<ServerName> = servers.iter().filter_map(|wanted| wanted.name.parse().ok()).collect();
+        let mut added = Vec::new();
+        let mut problems = Vec::new();
+        let adding = servers.into_iter().map(|wanted| self.add(&session, principal, wanted));
+        for outcome in futures_util::future::join_all(adding).await {
+            match outcome {
+                Ok(server) => added.push(server),
+                Err(problem) => problems.push(problem),
+            }
+        }
+        // Their servers have to be on.
+        let code_tools = if problems.is_empty() { code_tools } else { Vec::new() };
+        for tool in code_tools {
+            let caller = Caller::internal(principal.clone());
+            let arguments = tool.arguments();
+            if let Err(problem) = self.manage(&session, caller, ManagementTool::CodeMode, arguments).await {
+                problems.push(json!({"name": format!("code-mode-{}", tool.name), "problem": problem}));
+            }
+        }
+        if !problems.is_empty() {
+            sessions.end(session.id(), "its servers could not be added").await?;
+            let message = "no session was made, because not all of its servers could be added".to_owned();
+            let details = Some(json!({"servers": problems}));
+            return Err(ApiError { status: StatusCode::UNPROCESSABLE_ENTITY, message, details });
+        }
+        sessions.arrange(&session, order).await?;
+        let body = json!({
+            "id": session.id(),
+            "mcp_url": self.mcp_url(&session, headers),
+            "mcp_token": token.reveal(),
+            "servers": added,
+        });
+        Ok((StatusCode::CREATED, Json(body)).into_response())
+    }
+
+    async fn add(&self, session: &Arc<Session>, principal: &Principal, wanted: Wanted) -> Result<Value, Value> {
+        let Wanted { name, config, activate } = wanted;
         let mut arguments = Map::from_iter([("name".to_owned(), json!(name))]);
         if config.as_object().is_some_and(|config| !config.is_empty()) {
             arguments.insert("config".to_owned(), config);
+        }
+        if let Some(activate) = activate {
+            arguments.insert("activate".to_owned(), activate);
         }
         let caller = Caller::internal(principal.clone());
         match self.manage(session, caller, ManagementTool::Add, arguments).await {

@@ -3,10 +3,13 @@
 use std::sync::LazyLock;
 
 use sha2::{Digest as _, Sha256};
-use sqlx::{Connection as _, Row as _, SqliteConnection, query::Query, sqlite::SqliteArguments};
+use sqlx::{Row as _, SqliteConnection, query::Query, sqlite::SqliteArguments};
 
 use super::{Closed, Event, Opened, arrange, integer};
-use crate::ids::{CallId, SessionId};
+use crate::{
+    ids::{CallId, SessionId},
+    store::transaction,
+};
 
 /// The hash that the first event of a log covers.
 pub(super) const GENESIS: [u8; 32] = [0; 32];
@@ -88,9 +91,9 @@ impl Chain {
         if events.len() == 1 {
             write(connection, &opened, &closed).await?;
         } else {
-            let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-            write(&mut transaction, &opened, &closed).await?;
-            transaction.commit().await?;
+            transaction::begin(connection).await?;
+            let outcome = write(connection, &opened, &closed).await;
+            transaction::end(connection, outcome).await?;
         }
         self.seq = seq;
         self.hash = hash;

@@ -2,7 +2,9 @@
 //!
 //! Calls do not wait for this: the writer does it when nothing else is queued for a while, or when a question is asked.
 
-use sqlx::{Connection as _, Row as _, SqliteConnection};
+use sqlx::{Row as _, SqliteConnection};
+
+use crate::store::transaction;
 
 /// Events that are arranged in one transaction: a commit that queues up meanwhile waits for about as long as ten do.
 const EVENTS: i64 = 256;
@@ -14,7 +16,13 @@ pub(super) async fn position(connection: &mut SqliteConnection) -> Result<i64, s
 /// Arranges some events after `done`, at most up to `end`. Says which was the last.
 pub(super) async fn some(connection: &mut SqliteConnection, done: i64, end: i64) -> Result<i64, sqlx::Error> {
     let last = end.min(done + EVENTS);
-    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+    transaction::begin(connection).await?;
+    let outcome = arrange(connection, done, last).await;
+    transaction::end(connection, outcome).await?;
+    Ok(last)
+}
+
+async fn arrange(connection: &mut SqliteConnection, done: i64, last: i64) -> Result<(), sqlx::Error> {
     let steps = [
         "INSERT INTO audit_records (seq, record, closed, parent, session, principal, client, kind, server, name,
              opened_at, duration, status, bytes_in, bytes_out)
@@ -33,8 +41,7 @@ pub(super) async fn some(connection: &mut SqliteConnection, done: i64, end: i64)
         "UPDATE audit_arranged SET seq = ?2 WHERE seq = ?1",
     ];
     for step in steps {
-        sqlx::query(step).bind(done).bind(last).execute(&mut *transaction).await?;
+        sqlx::query(step).bind(done).bind(last).execute(&mut *connection).await?;
     }
-    transaction.commit().await?;
-    Ok(last)
+    Ok(())
 }

@@ -6,7 +6,10 @@ use bollard::{
     Docker,
     container::LogOutput,
     errors::Error as ApiError,
-    models::{ContainerCreateBody, HostConfig, Mount, MountType, RestartPolicy, RestartPolicyNameEnum},
+    models::{
+        ContainerCreateBody, ContainerCreateResponse, HostConfig, Mount, MountType, RestartPolicy,
+        RestartPolicyNameEnum,
+    },
     query_parameters::{
         AttachContainerOptions, CreateContainerOptions, InspectContainerOptions, StartContainerOptions,
         StopContainerOptions, WaitContainerOptions,
@@ -18,6 +21,7 @@ use tokio_util::either::Either;
 
 use super::{
     DockerError, Engine, Owner, SERVER, failed,
+    gate::{Gate, OpenGate},
     mounts::{self, Source},
     network::NetworkUse,
 };
@@ -40,7 +44,16 @@ pub(crate) struct Container {
     memory_bytes: u64,
     tail: Tail,
     network: Option<NetworkUse>,
+    gate: Option<OpenGate>,
     removed: bool,
+}
+
+/// What a container is connected to.
+enum Net {
+    None,
+    /// The network that its session's containers share.
+    Session,
+    Gate(Gate),
 }
 
 /// How a container ended.
@@ -60,21 +73,27 @@ impl Engine {
         let _turn = self.starts.acquire().await;
         let docker = self.docker().await?;
         let bounds = self.settings.bounds(&owner.server);
-        let network = self.network_of(launch, owner).await?;
-        let body = self.body(launch, owner, &bounds, network.as_ref()).await?;
-        let made = docker
-            .create_container(None::<CreateContainerOptions>, body)
-            .await
-            .map_err(failed("make the container"))?;
-        let container = Container {
+        let net = self.net(launch)?;
+        let body = self.body(launch, owner, &bounds, &net).await?;
+        // A container may be made before its network is, by most engines: it is wanted when the container starts.
+        let (network, made) = tokio::join!(self.network_of(&net, owner), make(docker, &body));
+        let made = match made {
+            Err(ApiError::DockerResponseServerError { status_code: 404, .. }) if matches!(network, Ok(Some(_))) => {
+                make(docker, &body).await
+            }
+            made => made,
+        };
+        let mut container = Container {
             engine: self.clone(),
             docker: docker.clone(),
-            id: made.id,
+            id: made.map_err(failed("make the container"))?.id,
             memory_bytes: bounds.memory_bytes,
             tail: tail.clone(),
-            network,
+            network: None,
+            gate: None,
             removed: false,
         };
+        container.network = network?;
         let options =
             AttachContainerOptions { stream: true, stdin: true, stdout: true, stderr: true, ..Default::default() };
         let attached =
@@ -83,6 +102,9 @@ impl Engine {
             .start_container(&container.id, None::<StartContainerOptions>)
             .await
             .map_err(failed("start the container"))?;
+        if let Net::Gate(gate) = net {
+            container.gate = Some(gate.open(container.namespace().await?, &tail, &self.tasks).await?);
+        }
         let (output, into) = tokio::io::simplex(OUTPUT_BYTES);
         drop(self.tasks.spawn(split(attached.output, into, tail)));
         Ok((container, (Either::Right(output), Box::new(attached.input))))
@@ -93,8 +115,14 @@ impl Engine {
         launch: &ContainerLaunch,
         owner: &Owner,
         bounds: &ContainerBounds,
-        network: Option<&NetworkUse>,
+        net: &Net,
     ) -> Result<ContainerCreateBody, DockerError> {
+        let none = || "none".to_owned();
+        let (network_mode, hosts) = match net {
+            Net::None => (none(), launch.extra_hosts.clone()),
+            Net::Session => (self.network_name(owner.session.as_ref()), launch.extra_hosts.clone()),
+            Net::Gate(gate) => (none(), gate.hosts(&launch.extra_hosts)),
+        };
         let mut labels = self.labels(owner.session.as_ref());
         labels.insert(SERVER.to_owned(), owner.server.to_string());
         let environment = launch.environment.iter().map(|(name, value)| format!("{name}={}", value.reveal())).collect();
@@ -118,9 +146,9 @@ impl Engine {
                 memory: Some(i64::try_from(bounds.memory_bytes).unwrap_or(i64::MAX)),
                 memory_swap: Some(i64::try_from(bounds.memory_bytes).unwrap_or(i64::MAX)),
                 pids_limit: Some(i64::from(bounds.pids_max)),
-                network_mode: Some(network.map_or("none", NetworkUse::name).to_owned()),
+                network_mode: Some(network_mode),
                 mounts: Some(self.mounts(launch, owner).await?),
-                extra_hosts: Some(launch.extra_hosts.clone()),
+                extra_hosts: Some(hosts),
                 restart_policy: Some(RestartPolicy {
                     name: Some(RestartPolicyNameEnum::NO),
                     maximum_retry_count: None,
@@ -132,19 +160,22 @@ impl Engine {
         })
     }
 
-    /// The network it is to be on; none for one that may reach nothing.
-    async fn network_of(
-        self: &Arc<Self>,
-        launch: &ContainerLaunch,
-        owner: &Owner,
-    ) -> Result<Option<NetworkUse>, DockerError> {
+    /// What it is to be connected to: nothing, where it is to reach nothing.
+    fn net(&self, launch: &ContainerLaunch) -> Result<Net, DockerError> {
         if launch.disable_network || (self.settings.block_network && launch.allow_hosts.is_empty()) {
-            return Ok(None);
+            return Ok(Net::None);
         }
         if self.settings.block_network {
-            return Err(DockerError::NetworkBlocked { hosts: launch.allow_hosts.clone() });
+            return Ok(Net::Gate(Gate::new(&launch.allow_hosts, &launch.extra_hosts)?));
         }
-        self.network(owner.session.as_ref()).await.map(Some)
+        Ok(Net::Session)
+    }
+
+    async fn network_of(self: &Arc<Self>, net: &Net, owner: &Owner) -> Result<Option<NetworkUse>, DockerError> {
+        match net {
+            Net::Session => self.network(owner.session.as_ref()).await.map(Some),
+            Net::None | Net::Gate(_) => Ok(None),
+        }
     }
 
     async fn mounts(&self, launch: &ContainerLaunch, owner: &Owner) -> Result<Vec<Mount>, DockerError> {
@@ -172,6 +203,10 @@ impl Engine {
     }
 }
 
+async fn make(docker: &Docker, body: &ContainerCreateBody) -> Result<ContainerCreateResponse, ApiError> {
+    docker.create_container(None::<CreateContainerOptions>, body.clone()).await
+}
+
 /// Takes apart what the engine sends as one stream: output to who reads it, errors to the tail.
 async fn split(
     mut frames: Pin<Box<dyn Stream<Item = Result<LogOutput, ApiError>> + Send>>,
@@ -195,6 +230,13 @@ async fn split(
 impl Container {
     pub(crate) fn tail(&self) -> &Tail {
         &self.tail
+    }
+
+    /// The file that is its network namespace.
+    async fn namespace(&self) -> Result<String, DockerError> {
+        let inspected = self.docker.inspect_container(&self.id, None::<InspectContainerOptions>).await;
+        let settings = inspected.map_err(failed("look at the container"))?.network_settings;
+        Ok(settings.and_then(|settings| settings.sandbox_key).unwrap_or_default())
     }
 
     /// Waits until it has ended, for at most `limit`, and says how.

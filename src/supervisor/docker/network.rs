@@ -23,12 +23,6 @@ pub(super) struct NetworkUse {
     name: String,
 }
 
-impl NetworkUse {
-    pub(super) fn name(&self) -> &str {
-        &self.name
-    }
-}
-
 impl Drop for NetworkUse {
     fn drop(&mut self) {
         let (engine, name) = (self.engine.clone(), std::mem::take(&mut self.name));
@@ -37,9 +31,14 @@ impl Drop for NetworkUse {
 }
 
 impl Engine {
+    /// What the network of a session's containers is called.
+    pub(super) fn network_name(&self, session: Option<&SessionId>) -> String {
+        self.name(session, "")
+    }
+
     /// The network that a session's containers share with each other and with nobody else's.
     pub(super) async fn network(self: &Arc<Self>, session: Option<&SessionId>) -> Result<NetworkUse, DockerError> {
-        let name = self.name(session, "");
+        let name = self.network_name(session);
         // An engine lets two networks have one name, so only one of us at a time looks and makes.
         let mut users = self.networks.0.lock().await;
         self.make_network(&name, session).await?;

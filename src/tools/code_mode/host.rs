@@ -2,16 +2,20 @@
 
 use std::sync::Arc;
 
-use js_runtime::{CallFuture, Host};
+use js_runtime::{CallError, CallFuture, Host};
 use rmcp::model::{CallToolRequestParams, CallToolResult};
 use serde_json::{Map, Value};
 use tokio_util::sync::DropGuard;
 
-use super::declare;
+use super::{
+    check::Checks,
+    declare::{Callable, tools_of},
+    names::Named,
+};
 use crate::{
     caller::Caller,
     ids::{CallId, Principal, ServerName},
-    session::Session,
+    session::{Session, menu::Menu},
     tools::{Call, Operation, Reply, Seat, Tools},
 };
 
@@ -22,7 +26,8 @@ pub(super) struct SessionHost {
     pub(super) session: Arc<Session>,
     pub(super) principal: Principal,
     pub(super) client: Option<Arc<str>>,
-    pub(super) servers: Vec<ServerName>,
+    pub(super) servers: Vec<Named>,
+    pub(super) checks: Arc<Checks>,
     /// The script's record.
     pub(super) record: CallId,
 }
@@ -35,29 +40,30 @@ impl Host for SessionHost {
 }
 
 impl SessionHost {
-    async fn make(&self, server: &str, tool: &str, arguments: Value) -> Result<Value, String> {
+    async fn make(&self, server: &str, tool: &str, arguments: Value) -> Result<Value, CallError> {
         let mut caller = Caller::internal(self.principal.clone());
         caller.client.clone_from(&self.client);
         let menu = self.tools.context.menu(&self.session, &caller).await;
-        let text = |key: &str| arguments.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
         if server == "broker" {
-            return match tool {
-                "search" => Ok(declare::search(&menu, &self.servers, &text("query"))),
-                _ => declare::describe(&menu, &self.servers, &text("name"))
-                    .ok_or_else(|| "there is no such tool: name it as `server.tool`, or use broker.search".to_owned()),
-            };
+            return self.ask(&menu, tool, &arguments).await;
         }
-        let Some(server) = self.servers.iter().find(|known| declare::variable(known) == server) else {
-            return Err(format!("this script may not call the server `{server}`"));
+        let Some(server) =
+            self.servers.iter().find(|known| known.variable == server || known.server.as_str() == server)
+        else {
+            return Err(format!("this script may not call the server `{server}`").into());
         };
-        let Some(found) = declare::tools_of(&menu, server).find(|known| known.tool.name == tool) else {
-            return Err(format!("server `{server}` has no tool `{tool}`: broker.search finds what there is"));
+        let Some(found) = tools_of(&menu, server).find(|known| known.tool.name == tool) else {
+            let server = &server.server;
+            return Err(format!("server `{server}` has no tool `{tool}`: broker.search finds what there is").into());
         };
+        if let Some(problem) = self.checks.problem(found, &arguments) {
+            return Err(problem);
+        }
         let mut params = CallToolRequestParams::new(found.exposed.clone());
         params.arguments = Some(match arguments {
             Value::Object(fields) => fields,
             Value::Null => Map::new(),
-            _ => return Err(format!("`{tool}` takes one object with its arguments")),
+            _ => return Err(format!("`{tool}` takes one object with its arguments").into()),
         });
         // When the script is over, so is what it asked for. The call itself ends in its own time, with its record.
         let _over: DropGuard = caller.cancelled.clone().drop_guard();
@@ -70,10 +76,27 @@ impl SessionHost {
         let tools = self.tools.clone();
         let calling = self.tools.tasks().spawn(async move { tools.dispatch(call).await });
         match calling.await {
-            Ok(Ok(Reply::CallToolResult(result))) => value_of(result),
-            Ok(Ok(_)) => Err("the tool asks a question, which a script cannot answer: call it directly".to_owned()),
-            Ok(Err(error)) => Err(error.message.into_owned()),
-            Err(_) => Err("the call ended by an error in the broker".to_owned()),
+            Ok(Ok(Reply::CallToolResult(result))) => value_of(result).map_err(CallError::from),
+            Ok(Ok(_)) => {
+                Err("the tool asks a question, which a script cannot answer: call it directly".to_owned().into())
+            }
+            Ok(Err(error)) => Err(error.message.into_owned().into()),
+            Err(_) => Err("the call ended by an error in the broker".to_owned().into()),
+        }
+    }
+
+    /// What scripts ask of the broker itself.
+    async fn ask(&self, menu: &Menu, what: &str, arguments: &Value) -> Result<Value, CallError> {
+        let text = |key: &str| arguments.get(key).and_then(Value::as_str).unwrap_or_default();
+        let servers: Vec<ServerName> = self.servers.iter().map(|named| named.server.clone()).collect();
+        let learned = self.tools.context.learned_types(&servers).await;
+        let callable = Callable { menu, servers: &self.servers, learned: &learned };
+        match what {
+            "search" => Ok(callable.search(text("query"))),
+            "describe" => callable.describe(text("name")).ok_or_else(|| {
+                "there is no such tool: name it as `server.tool`, or use broker.search".to_owned().into()
+            }),
+            other => Err(format!("the broker has no `{other}` for scripts").into()),
         }
     }
 }

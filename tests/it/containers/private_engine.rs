@@ -14,6 +14,8 @@ pub(super) struct PrivateEngine {
     folder: TempDir,
     daemon: Option<Child>,
     mounted: bool,
+    /// Told to have none, an engine takes away the bridge of the one that runs beside it.
+    bridge: String,
 }
 
 impl PrivateEngine {
@@ -24,7 +26,9 @@ impl PrivateEngine {
             return None;
         }
         let folder = tempfile::tempdir().unwrap();
-        let mut engine = Self { folder, daemon: None, mounted: false };
+        let bridge = format!("mcpt{}", std::process::id());
+        let mut engine = Self { folder, daemon: None, mounted: false, bridge };
+        link(&["add", "name", &engine.bridge, "type", "bridge"]);
         std::fs::create_dir(engine.path("data")).unwrap();
         if let Some(room) = room {
             let size = format!("size={room}");
@@ -49,7 +53,8 @@ impl PrivateEngine {
     pub(super) async fn begin(&mut self) {
         let log = std::fs::File::options().create(true).append(true).open(self.path("log")).unwrap();
         let daemon = Command::new("dockerd")
-            .args(["--host", &self.address(), "--bridge=none", "--iptables=false", "--shutdown-timeout=2"])
+            .args(["--host", &self.address(), "--bridge", &self.bridge, "--shutdown-timeout=2"])
+            .args(["--iptables=false", "--ip-masq=false", "--ip-forward=false"])
             .args(["--containerd-namespace=mcp-broker-test", "--containerd-plugins-namespace=mcp-broker-test-plugins"])
             .args([format!("--data-root={}", self.path("data").display())])
             .args([format!("--exec-root={}", self.path("run").display())])
@@ -88,9 +93,16 @@ impl PrivateEngine {
     }
 }
 
+/// Works on this machine's network links.
+fn link(arguments: &[&str]) {
+    let done = Command::new("ip").arg("link").args(arguments).status();
+    assert!(done.is_ok_and(|status| status.success()), "ip link {arguments:?}");
+}
+
 impl Drop for PrivateEngine {
     fn drop(&mut self) {
         self.end();
+        link(&["delete", &self.bridge]);
         if self.mounted {
             let _ = Command::new("umount").arg("--lazy").arg(self.path("data")).status();
         }

@@ -95,6 +95,11 @@ impl TestBroker {
         &self.app().store
     }
 
+    /// Looks the sessions through, as the broker does every now and then.
+    pub async fn sweep(&self) {
+        self.app().parts.tools.sessions().sweep().await.expect("the sessions can be looked through");
+    }
+
     /// A client on the shared endpoint, with the broker's token.
     pub async fn connect(&self, era: Era) -> TestClient {
         TestClient::http(&self.url(), Some(&self.token), era).await

@@ -106,14 +106,23 @@ impl Home {
     }
 
     pub async fn serve_at(&self, address: &str) -> BrokerProcess {
+        self.serve_with(address, &[]).await
+    }
+
+    /// A broker that may not serve yet.
+    pub fn starting_at(&self, address: &str, more: &[&str]) -> Child {
         let catalog = self.catalog.display().to_string();
-        let mut child = self
-            .command(&["serve", "--listen", address, "--catalog", &catalog, "--log", "warn"])
+        let usual = ["serve", "--listen", address, "--catalog", &catalog, "--log", "warn"];
+        self.command(&[&usual[..], more].concat())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit())
             .spawn()
-            .expect("the command runs");
+            .expect("the command runs")
+    }
+
+    pub async fn serve_with(&self, address: &str, more: &[&str]) -> BrokerProcess {
+        let mut child = self.starting_at(address, more);
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let first = lines.next_line().await.unwrap().expect("the broker says where it listens");
         let url = first.rsplit(' ').next().unwrap().to_owned();

@@ -1,0 +1,63 @@
+//! Looking after the data folder.
+
+use std::{fs::Permissions, os::unix::fs::PermissionsExt as _, path::PathBuf};
+
+use axum::{
+    Extension, Json, Router,
+    extract::{State, rejection::JsonRejection},
+    routing::{get, post},
+};
+use http::StatusCode;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::{Answer, ApiError, ApiState};
+use crate::{audit::Kind, ids::Principal, store::audit::Verification};
+
+pub(super) fn router() -> Router<ApiState> {
+    Router::new().route("/integrity", get(integrity)).route("/backup", post(backup))
+}
+
+/// Whether the database is whole and the log is what was written.
+async fn integrity(State(state): State<ApiState>) -> Answer {
+    let store = &state.inner.store;
+    let database = store.problems().await?;
+    let log = match store.verify_audit(None).await? {
+        Verification::Intact { events, .. } => json!({"intact": true, "events": events}),
+        Verification::Broken { seq, problem } => json!({"intact": false, "event": seq, "problem": problem}),
+    };
+    Ok(Json(json!({"database": database, "log": log})))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Backup {
+    /// An absolute path on the broker's machine.
+    file: PathBuf,
+}
+
+async fn backup(
+    State(state): State<ApiState>,
+    Extension(principal): Extension<Principal>,
+    wanted: Result<Json<Backup>, JsonRejection>,
+) -> Answer {
+    let Json(Backup { file }) = wanted?;
+    let shown = file.display().to_string();
+    let refused = |why: String| ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, why);
+    if !file.is_absolute() {
+        return Err(refused(format!("`{shown}` is not an absolute path")));
+    }
+    // Made here, so that nobody else can read it from the beginning on, and nothing is replaced. SQLite takes an empty
+    // file for a new one.
+    let made = tokio::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&file).await;
+    made.map_err(|error| refused(format!("could not make `{shown}`, which must not exist yet: {error}")))?;
+    state.recorded(Kind::Audit, &principal, &format!("backup to {shown}")).await?;
+    if let Err(error) = state.inner.store.copy_to(&file).await {
+        let _ = tokio::fs::remove_file(&file).await;
+        return Err(error.into());
+    }
+    let wrong = |error: std::io::Error| refused(format!("the copy `{shown}` cannot be used: {error}"));
+    tokio::fs::set_permissions(&file, Permissions::from_mode(0o600)).await.map_err(wrong)?;
+    let bytes = tokio::fs::metadata(&file).await.map_err(wrong)?.len();
+    Ok(Json(json!({"file": shown, "bytes": bytes})))
+}

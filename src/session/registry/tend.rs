@@ -1,0 +1,93 @@
+//! Looking after sessions: what nobody uses is dropped from memory, what was not used for long enough has ended.
+
+use std::{
+    sync::{Arc, Weak, atomic::Ordering},
+    time::Duration,
+};
+
+use super::{Sessions, SessionsError};
+use crate::store::{StoreError, sessions::SessionKind};
+
+/// How often sessions are looked through for ones to drop or end.
+const SWEEP_EVERY: Duration = Duration::from_secs(30);
+
+/// A session with no client that was not used for this long is dropped from memory.
+const FORGET_AFTER: Duration = Duration::from_secs(300);
+
+impl Sessions {
+    /// Ends what a broker before this one left open that cannot be found again: sessions of processes that are gone.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be read or written.
+    pub async fn end_orphans(&self) -> Result<usize, SessionsError> {
+        let rows = self.store.live_sessions().await?;
+        let mut ended = 0;
+        for row in rows.into_iter().filter(|row| row.kind == SessionKind::Process) {
+            self.end(&row.id, "its process ended").await?;
+            ended += 1;
+        }
+        Ok(ended)
+    }
+
+    /// Looks sessions through now and then, until the broker stops: notes their use, drops idle ones from memory, ends
+    /// those that were idle for too long.
+    pub async fn tend(self: Arc<Self>, stopping: tokio_util::sync::CancellationToken) {
+        let weak: Weak<Self> = Arc::downgrade(&self);
+        drop(self);
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(SWEEP_EVERY) => {}
+                () = stopping.cancelled() => return,
+            }
+            let Some(sessions) = weak.upgrade() else { return };
+            if let Err(error) = sessions.sweep().await {
+                tracing::warn!(%error, "could not look through the sessions");
+            }
+        }
+    }
+
+    /// One look through the sessions.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be read or written.
+    pub async fn sweep(&self) -> Result<(), SessionsError> {
+        self.flush().await?;
+        let now = self.clock.now();
+        let idle = |since: crate::clock::Timestamp, limit: Duration| {
+            Duration::try_from(now.duration_since(since)).is_ok_and(|idle| idle >= limit)
+        };
+        for row in self.store.live_sessions().await? {
+            if idle(row.used_at, self.limits.session_idle()) {
+                self.end(&row.id, "idle").await?;
+            } else if self.limits.session_age().is_some_and(|limit| idle(row.created_at, limit)) {
+                self.end(&row.id, "too old").await?;
+            }
+        }
+        self.lock().retain(|_, session| {
+            session.expire_results(now);
+            session.connected() > 0 || Arc::strong_count(session) > 1 || !idle(session.used_at(), FORGET_AFTER)
+        });
+        Ok(())
+    }
+
+    /// Writes down when sessions were last used.
+    ///
+    /// # Errors
+    ///
+    /// When it could not be committed.
+    pub async fn flush(&self) -> Result<(), StoreError> {
+        let used: Vec<_> = self
+            .lock()
+            .values()
+            .filter(|session| session.flushed_at.load(Ordering::Relaxed) < session.used_at.load(Ordering::Relaxed))
+            .map(|session| {
+                let at = session.used_at();
+                session.flushed_at.store(at.as_microsecond(), Ordering::Relaxed);
+                (session.id().clone(), at)
+            })
+            .collect();
+        if used.is_empty() { Ok(()) } else { self.store.touch_sessions(used).await }
+    }
+}
