@@ -1,5 +1,5 @@
 -- What tools of servers do, in the servers' own words, for finding a server that does not run. Only what was said without a
--- session's own config and secrets: every session can search for it.
+-- session's own config: every session can search for it.
 CREATE TABLE learned_tools (
     server      TEXT    NOT NULL,
     name        TEXT    NOT NULL,
