@@ -381,17 +381,16 @@ impl Supervisor {
         Some(surface)
     }
 
-    /// Keeps what a server says it offers. Says whether it said something else before, as far as is remembered.
-    pub async fn learn(&self, learned_as: &str, server: &ServerName, surface: &Arc<Surface>) -> bool {
+    /// Keeps what a server says it offers.
+    pub async fn learn(&self, learned_as: &str, server: &ServerName, surface: &Arc<Surface>) {
         if self.learned_cache().get(learned_as).is_some_and(|known| known == surface) {
-            return false;
+            return;
         }
         self.remember(learned_as, surface.clone());
-        let Ok(text) = serde_json::to_string(surface.as_ref()) else { return false };
+        let Ok(text) = serde_json::to_string(surface.as_ref()) else { return };
         if let Err(error) = self.store.learn_surface(learned_as.to_owned(), server, text, self.clock.now()).await {
             tracing::warn!(%error, "could not keep what was learned of a server");
         }
-        true
     }
 
     /// Keeps what a server's tools do, in its words, for everybody to find. Says whether that was not known.

@@ -252,6 +252,8 @@ impl Index {
             .collect();
         let matching = ranked.len();
         self.add_nearness(&mut ranked, &plan, limit);
+        // What is near by its meaning alone was not among those that were looked at.
+        ranked.retain(|(_, row)| may_be_shown(&self.rows[*row].name));
         ranked.sort_by(|(a, first), (b, second)| {
             b.total_cmp(a).then_with(|| self.rows[*first].name.cmp(&self.rows[*second].name))
         });

@@ -6,7 +6,7 @@ use sqlx::Row as _;
 use super::{Store, StoreError, micros};
 use crate::{clock::Timestamp, ids::ServerName};
 
-/// A tool that nobody has offered for this long is forgotten.
+/// A tool that is offered no more is forgotten when there is news of its server, and this is how old it is then.
 const FORGOTTEN_AFTER_HOURS: i64 = 30 * 24;
 
 /// More tools than this are not read.
@@ -97,7 +97,9 @@ impl Store {
         now: Timestamp,
     ) -> Result<bool, StoreError> {
         let known = self.learned_tools_of(server).await?;
-        let news = tools.iter().any(|tool| !known.contains(tool));
+        if tools.iter().all(|tool| known.contains(tool)) {
+            return Ok(false);
+        }
         let server = server.to_string();
         let now = micros(now);
         self.writer()
@@ -126,7 +128,7 @@ impl Store {
                 .boxed()
             })
             .await?;
-        Ok(news)
+        Ok(true)
     }
 
     async fn learned_tools_of(&self, server: &ServerName) -> Result<Vec<LearnedTool>, StoreError> {

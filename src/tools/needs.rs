@@ -192,6 +192,17 @@ impl Context {
         entry.secrets.iter().filter_map(|secret| Some((secret.env.clone(), self.secret(session, secret)?))).collect()
     }
 
+    /// Whether a server of the session, run with `config`, is what any other session would get. What a server says with a
+    /// session's own config or secrets is that session's alone.
+    pub(super) fn is_everybodys(&self, session: &Session, entry: &Entry, config: &Map<String, Value>) -> bool {
+        let same = |secret: &SecretSpec| {
+            let [own, general] = [Some(session.id()), None].map(|whose| self.secret(whose, secret));
+            own.as_ref().map(SecretValue::reveal) == general.as_ref().map(SecretValue::reveal)
+        };
+        let general = self.server_config.get(&entry.name).cloned().unwrap_or_default();
+        entry.shared || (general == *config && entry.secrets.iter().all(same))
+    }
+
     fn secret(&self, session: Option<&SessionId>, secret: &SecretSpec) -> Option<SecretValue> {
         self.secrets.get(session, &secret.name).or_else(|| self.secrets.get(session, &secret.env))
     }

@@ -152,10 +152,8 @@ impl Context {
             let config = self.config_of(session, entry);
             let capabilities = if entry.shared { ClientCapabilities::default() } else { caller.capabilities.clone() };
             let learned_as = learned_key(entry, run, &config, &capabilities);
-            let news = self.supervisor.learn(&learned_as, &entry.name, &surface).await;
-            // What a server says with a session's own config is that session's alone.
-            let of_everybody = self.server_config.get(&entry.name).cloned().unwrap_or_default() == config;
-            if news && of_everybody && self.supervisor.learn_tools(&entry.name, &surface).await {
+            self.supervisor.learn(&learned_as, &entry.name, &surface).await;
+            if self.is_everybodys(session, entry, &config) && self.supervisor.learn_tools(&entry.name, &surface).await {
                 self.catalog.has_learned();
             }
         }

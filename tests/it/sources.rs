@@ -270,7 +270,9 @@ async fn what_the_operator_does_not_allow_is_neither_found_nor_added() {
 
 #[tokio::test]
 async fn what_servers_say_of_their_tools_is_found_when_they_do_not_run() {
-    let broker = TestBroker::with(FixtureCatalog::new().server("plain", &["--profile", "faults"], &[])).start().await;
+    let config = "    config: [{name: plain, type: object, properties: {greeting: {type: string}}}]";
+    let broker =
+        TestBroker::with(FixtureCatalog::new().entry("plain", &["--profile", "faults"], &[], config)).start().await;
     let client = broker.connect(Era::Legacy).await;
     let query = json!({"query": "writes to stderr before it answers"});
     let finds = async |client: &TestClient| {
@@ -279,6 +281,13 @@ async fn what_servers_say_of_their_tools_is_found_when_they_do_not_run() {
         plain.is_some_and(|plain| plain["tools"].as_array().is_some_and(|tools| tools.contains(&json!("stderr_flood"))))
     };
     assert!(!finds(&client).await, "the catalog says nothing of it");
+    let own = json!({"name": "plain", "config": {"greeting": "hello"}});
+    client.ok("mcp-add", own).await;
+    client.ok("mcp-remove", json!({"name": "plain"})).await;
+    let known = broker.store().learned_tools().await.unwrap();
+    assert_eq!(known, [], "what is said with a session's own config is that session's");
+    client.close().await;
+    let client = broker.connect(Era::Legacy).await;
     client.add("plain").await;
     eventually("the tool is found", async || finds(&client).await).await;
     client.ok("mcp-remove", json!({"name": "plain"})).await;
