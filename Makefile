@@ -67,7 +67,7 @@ bench: ## Measure what the broker costs, beside the same calls without it (PARTS
 	cargo bench --bench load $(ENGINE_FLAGS) -- $(PARTS)
 
 eval: ## Measure the search: CATALOG=file QUERIES=file FORMAT=json for a catalog and queries of your own
-	@scripts/setup build
+	@scripts/setup build >&2
 	@cargo bench --quiet --bench eval
 
 conformance: clients ## Run both requirement sets of the official conformance suite through the broker
