@@ -54,6 +54,8 @@ pub enum Kind {
     Secret,
     /// A source of the catalog being added, asked or removed.
     Catalog,
+    /// An image being pulled.
+    Pull,
     /// The log itself being cut or signed.
     Audit,
 }
@@ -73,6 +75,7 @@ impl Kind {
             Self::Feature => "feature",
             Self::Secret => "secret",
             Self::Catalog => "catalog",
+            Self::Pull => "pull",
             Self::Audit => "audit",
         }
     }

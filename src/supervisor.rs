@@ -147,7 +147,9 @@ impl Supervisor {
         let limits = Arc::new(settings.limits.clone());
         let label = label_of(&settings.data_folder);
         let connector = Connector {
-            engine: Arc::new(Engine::new(settings.containers.clone(), &label, limits.install(), &tasks)),
+            engine: Arc::new(
+                Engine::new(settings.containers.clone(), &label, limits.install(), &tasks).recorded_by(audit.clone()),
+            ),
             installer: Installer::new(&settings.data_folder, limits.install()),
             http: remote::client()?,
             limits: limits.clone(),

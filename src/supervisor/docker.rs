@@ -37,6 +37,7 @@ use signature::SignatureError;
 
 use super::{backing::Streams, launch::ContainerLaunch, tail::Tail};
 use crate::{
+    audit::{Audit, AuditError},
     caller::Link,
     config::{ContainerSettings, Pull},
     ids::{ServerName, SessionId, fingerprint},
@@ -72,6 +73,8 @@ pub(crate) struct Engine {
     undone: Mutex<Vec<String>>,
     /// Names and ids of images whose signatures were found good.
     known_signed: Mutex<BTreeSet<(String, String)>>,
+    /// Where pulls are recorded; a command that pulls beside a broker has none.
+    audit: Option<Audit>,
     tasks: Tasks,
 }
 
@@ -94,6 +97,8 @@ pub enum DockerError {
     PullNever { image: String },
     #[error("could not pull the image `{image}`: {problem}")]
     Pull { image: String, problem: String },
+    #[error("the image `{image}` was not pulled, because that could not be recorded")]
+    Unrecorded { image: String, source: AuditError },
     #[error("the image `{image}` is for {image_platform}, and this engine runs {platform}")]
     Platform { image: String, image_platform: String, platform: String },
     #[error(transparent)]
@@ -134,6 +139,7 @@ impl Engine {
             starts: Semaphore::new(AT_ONCE_MAX),
             undone: Mutex::default(),
             known_signed: Mutex::default(),
+            audit: None,
             tasks: tasks.clone(),
         }
     }
@@ -141,6 +147,11 @@ impl Engine {
     /// An engine for a command that runs no servers, beside a broker that may do so.
     pub(crate) fn beside(settings: ContainerSettings, pull_max: Duration, tasks: &Tasks) -> Self {
         Self { swept: OnceCell::new_with(Some(())), ..Self::new(settings, "", pull_max, tasks) }
+    }
+
+    /// Records what is pulled.
+    pub(crate) fn recorded_by(self, audit: Audit) -> Self {
+        Self { audit: Some(audit), ..self }
     }
 
     /// Where the engine is, if there seems to be one.

@@ -178,6 +178,9 @@ async fn an_image_is_pulled_once_with_progress_and_may_be_refused() {
     let told = one.told().progress.len() + other.told().progress.len();
     assert!(told > 0, "a pull tells how far it is");
     one.ok("far__echo", json!({"text": "pulled"})).await;
+    let (_, log) = broker.rest(Method::GET, "/v1/audit?kind=pull", None).await;
+    let pulls = log["records"].as_array().unwrap();
+    assert!(pulls.len() == 1 && pulls[0]["name"] == image && pulls[0]["status"] == "success", "{log}");
     broker.stop().await;
 }
 

@@ -3,12 +3,15 @@
 use bollard::{errors::Error as ApiError, models::CreateImageInfo, query_parameters::CreateImageOptions};
 use futures_util::StreamExt as _;
 use rmcp::model::{NumberOrString, ProgressNotificationParam, ProgressToken};
-use std::{collections::HashMap, sync::Arc};
+use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
 use super::{DockerError, Engine, failed};
 use crate::{
+    audit::{Kind, Outcome, Status, Subject},
     caller::{Link, Report},
     config::Pull,
+    ids::Principal,
+    supervisor::upstream::chain,
 };
 
 impl Engine {
@@ -25,7 +28,29 @@ impl Engine {
         if pull == Pull::Missing && self.has_image(image).await? {
             return Ok(());
         }
-        self.pull(image, link).await
+        self.recorded(image, link).await
+    }
+
+    /// Pulls between the two events of a record. It is nobody's alone: whoever wants the image waits for the same pull.
+    async fn recorded(&self, image: &str, link: &Link) -> Result<(), DockerError> {
+        let Some(audit) = &self.audit else { return self.pull(image, link).await };
+        let subject = Subject {
+            kind: Kind::Pull,
+            parent: None,
+            session: None,
+            principal: &Principal::Local,
+            client: None,
+            server: None,
+            name: image,
+            trace: None,
+        };
+        let unrecorded = |source| DockerError::Unrecorded { image: image.to_owned(), source };
+        let record = audit.open(&subject, None).await.map_err(unrecorded)?;
+        let pulled = self.pull(image, link).await;
+        let error = pulled.as_ref().err().map(|error| Cow::Owned(chain(error)));
+        let status = if pulled.is_ok() { Status::Success } else { Status::Error };
+        audit.close(record, Outcome::without_result(status, error)).await.map_err(unrecorded)?;
+        pulled
     }
 
     async fn has_image(&self, image: &str) -> Result<bool, DockerError> {
