@@ -283,7 +283,8 @@ impl ServerHandler for Endpoint {
         self.tools.sessions().touch(&session);
         let mut following = HashMap::new();
         for row in followed {
-            following.insert(row.uri.clone(), self.tools.follow_again(&session, row).await);
+            let uri = row.uri.clone();
+            following.extend(self.tools.follow_again(&session, row).await.map(|again| (uri, again)));
         }
         let stop = CancellationToken::new();
         let connection = Connection {

@@ -64,6 +64,9 @@ pub struct SecretSpec {
     pub description: String,
     #[serde(default = "yes")]
     pub required: bool,
+    /// Whether what the operator keeps under the variable's name will do. Not for a third party's entry.
+    #[serde(skip, default = "yes")]
+    pub by_variable: bool,
 }
 
 fn yes() -> bool {
@@ -277,6 +280,15 @@ impl Entry {
             runs: Vec::new(),
             shared: false,
             long_lived: false,
+        }
+    }
+
+    /// Makes its secrets its own. A third party writes any name it likes into an entry, for one that of a secret which the
+    /// operator keeps for another server. No other secret has a name with its own and a colon before it.
+    pub(super) fn keep_secrets_apart(&mut self) {
+        for secret in &mut self.secrets {
+            secret.name = format!("{}:{}", self.name, secret.name);
+            secret.by_variable = false;
         }
     }
 

@@ -161,7 +161,11 @@ impl Pack {
 
     fn parse(&self, line: &Line, bytes: &[u8]) -> Result<Entry, String> {
         let text = std::str::from_utf8(bytes).map_err(|error| error.to_string())?;
-        file::stored(&self.source, line.name.as_str(), text)
+        let mut entry = file::stored(&self.source, line.name.as_str(), text)?;
+        if self.trust == Trust::ThirdParty {
+            entry.keep_secrets_apart();
+        }
+        Ok(entry)
     }
 }
 
@@ -235,6 +239,19 @@ mod tests {
         let pack = Pack::open(&path, "s", Trust::ThirdParty).unwrap();
         assert!(pack.entry(pack.position(&"a".parse().unwrap()).unwrap()).is_some());
         assert!(pack.entry(pack.position(&"b".parse().unwrap()).unwrap()).is_none());
+    }
+
+    #[test]
+    fn a_third_party_cannot_name_a_secret_of_somebody_elses() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s.yaml");
+        let secrets = json!([{"name": "github.token", "env": "GITHUB_TOKEN"}]);
+        let entry = json!({"remote": {"url": "https://example.com"}, "secrets": secrets});
+        Pack::write(&path, &BTreeMap::from([("weather".to_owned(), entry)])).unwrap();
+        let secret = |trust| Pack::open(&path, "s", trust).unwrap().entry(0).unwrap().secrets[0].clone();
+        let (theirs, ours) = (secret(Trust::ThirdParty), secret(Trust::Operator));
+        assert_eq!((theirs.name.as_str(), theirs.by_variable), ("weather:github.token", false));
+        assert_eq!((ours.name.as_str(), ours.by_variable), ("github.token", true));
     }
 
     #[test]

@@ -273,6 +273,17 @@ async fn remove_secret(
 }
 
 impl ApiState {
+    /// Runs something to its end, also when whoever asked for it hangs up: records are closed and sessions ended.
+    async fn detached<T, F>(&self, work: F) -> Result<T, ApiError>
+    where
+        T: Send + 'static,
+        F: Future<Output = T> + Send + 'static,
+    {
+        self.inner.tools.tasks().spawn(work).await.map_err(|_| {
+            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "the broker stopped, or failed, while it did this")
+        })
+    }
+
     /// Records something that is done on a principal's word, before it is done.
     async fn recorded(&self, kind: Kind, principal: &Principal, name: &str) -> Result<(), ApiError> {
         let subject =

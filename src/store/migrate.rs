@@ -65,11 +65,8 @@ fn copy_path(path: &Path, version: i64) -> PathBuf {
     path.with_extension(format!("sqlite.version-{version}"))
 }
 
-/// Copies the database as it is. A copy that is there already was made before an update that was interrupted.
+/// Copies the database as it is, in place of an older copy of that version.
 async fn keep_copy(connection: &mut SqliteConnection, copy: &Path) -> Result<(), String> {
-    if copy.exists() {
-        return Ok(());
-    }
     let unfinished = copy.with_extension("unfinished");
     let _ = std::fs::remove_file(&unfinished);
     // SQLite takes an empty file for a new one; made here, it is nobody else's to read from the beginning on.

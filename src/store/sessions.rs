@@ -285,7 +285,7 @@ impl Store {
             .await
     }
 
-    /// Forgets that a server was on in a session; its config stays.
+    /// Forgets that a server was on in a session, and what clients follow of it; its config stays.
     ///
     /// # Errors
     ///
@@ -295,11 +295,17 @@ impl Store {
         self.writer()
             .change(move |connection| {
                 async move {
-                    sqlx::query("DELETE FROM session_servers WHERE session = ? AND server = ?")
-                        .bind(session.as_str())
-                        .bind(server.as_str())
-                        .execute(connection)
-                        .await?;
+                    for forget in [
+                        "DELETE FROM session_servers WHERE session = ? AND server = ?",
+                        "DELETE FROM subscriptions
+                         WHERE connection IN (SELECT id FROM connections WHERE session = ?) AND server = ?",
+                    ] {
+                        sqlx::query(forget)
+                            .bind(session.as_str())
+                            .bind(server.as_str())
+                            .execute(&mut *connection)
+                            .await?;
+                    }
                     Ok(())
                 }
                 .boxed()

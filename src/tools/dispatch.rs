@@ -198,7 +198,7 @@ impl Context {
             Ok(Reply::InputRequiredResult(asked)) => Ok(Reply::InputRequiredResult(self.rounds.seal(asked, &binding))),
             Ok(Reply::CallToolResult(result)) => {
                 if self.features.enabled(Feature::CodeMode) {
-                    self.learn_result(tool, &result);
+                    self.learn_result(session, tool, &result);
                 }
                 Ok(Reply::CallToolResult(explained(result, tool, arguments.as_ref())))
             }

@@ -27,6 +27,9 @@ impl Tools {
         let context = &self.context;
         let menu = context.menu(session, caller).await;
         let (server, inner_uri) = menu.resource_owner(uri).ok_or_else(|| format!("Resource not found: {uri}"))?;
+        // Two who follow the same at once share one subscription.
+        let lock = session.server_lock(&server);
+        let _one_at_a_time = lock.lock().await;
         let subscription = if session.follows(&inner_uri) {
             None
         } else {
@@ -39,8 +42,9 @@ impl Tools {
     }
 
     /// Follows what a client followed before its connection was brought back. A server that does not run is asked when it
-    /// starts.
-    pub async fn follow_again(&self, session: &Arc<Session>, kept: SubscriptionRow) -> Following {
+    /// starts. Nothing, if the server is not on any more.
+    pub async fn follow_again(&self, session: &Arc<Session>, kept: SubscriptionRow) -> Option<Following> {
+        session.server(&kept.server)?;
         let mut subscription = None;
         if !session.follows(&kept.inner_uri)
             && let Some(entry) = self.context.catalog.entry(&kept.server)
@@ -50,7 +54,7 @@ impl Tools {
             subscription = ready.0.subscribe(&kept.inner_uri).await.ok();
         }
         session.follow(&kept.inner_uri, &kept.server, subscription);
-        Following { session: session.clone(), inner_uri: kept.inner_uri }
+        Some(Following { session: session.clone(), inner_uri: kept.inner_uri })
     }
 }
 

@@ -11,6 +11,7 @@ use crate::{
     caller::Caller,
     ids::SessionId,
     session::{AddedServer, Session, menu::Menu},
+    store::sessions::SessionKind,
 };
 
 #[derive(Deserialize)]
@@ -40,6 +41,12 @@ pub(super) async fn run(
     }
     let mut structured = json!({"servers": rows.iter().map(Row::to_value).collect::<Vec<_>>()});
     if let Some(wanted) = arguments.history {
+        if session.kind() == SessionKind::Principal {
+            return Err(Failure::refused(
+                "these servers are shared by everybody who has not begun a session, and so is what was done with them: \
+                 give `session`, as mcp-add returned it, for the history of yours",
+            ));
+        }
         let records = history::of(context, session, wanted.clamp(1, history::RECORDS_MAX)).await?;
         let _ = write!(text, "\nHistory, the newest last:\n{}", history::lines(&records));
         structured["history"] = records.iter().map(history::to_value).collect();

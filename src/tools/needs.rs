@@ -135,8 +135,10 @@ fn is_secret(entry: &Entry, key: &str) -> bool {
 
 fn names(secret: &SecretSpec, key: &str) -> bool {
     let folded = |text: &str| text.to_lowercase().replace(['_', '-', '.'], "");
-    let last = secret.name.rsplit('.').next().unwrap_or(&secret.name);
-    [secret.name.as_str(), last, secret.env.as_str()].iter().any(|name| folded(name) == folded(key))
+    // What stands before a colon is the entry's own name.
+    let plain = secret.name.rsplit(':').next().unwrap_or(&secret.name);
+    let last = plain.rsplit('.').next().unwrap_or(plain);
+    [secret.name.as_str(), plain, last, secret.env.as_str()].iter().any(|name| folded(name) == folded(key))
 }
 
 impl Context {
@@ -204,6 +206,7 @@ impl Context {
     }
 
     fn secret(&self, session: Option<&SessionId>, secret: &SecretSpec) -> Option<SecretValue> {
-        self.secrets.get(session, &secret.name).or_else(|| self.secrets.get(session, &secret.env))
+        let by_variable = || self.secrets.get(session, &secret.env).filter(|_| secret.by_variable);
+        self.secrets.get(session, &secret.name).or_else(by_variable)
     }
 }

@@ -175,6 +175,9 @@ async fn an_agent_sees_the_history_of_its_own_session() {
     assert!(mine.ok("mcp-list", json!({})).await.structured_content.unwrap()["history"].is_null());
     let refused = mine.call("mcp-list", json!({"history": "all"})).await.to_string();
     assert!(refused.contains("mcp-list takes `history` (a number)"), "{refused}");
+    let shared = broker.connect(Era::Modern).await;
+    let refused = shared.call("mcp-list", json!({"history": 5})).await.to_string();
+    assert!(refused.contains("give `session`, as mcp-add returned it"), "{refused}");
     broker.stop().await;
 }
 

@@ -65,7 +65,8 @@ async fn create(
     Json(new): Json<NewSession>,
 ) -> Result<Response, ApiError> {
     let servers = new.servers.into_iter().map(|(name, config)| Wanted { name, config, activate: None }).collect();
-    state.create(&principal, &headers, Plan { name: new.name, servers, code_tools: Vec::new() }).await
+    let plan = Plan { name: new.name, servers, code_tools: Vec::new() };
+    state.clone().detached(async move { state.create(&principal, &headers, plan).await }).await?
 }
 
 async fn show(State(state): State<ApiState>, Path(id): Path<SessionId>) -> Answer {
@@ -133,7 +134,8 @@ async fn import(
     document: Result<Json<Document>, JsonRejection>,
 ) -> Result<Response, ApiError> {
     let Json(document) = document?;
-    state.create(&principal, &headers, document.into_plan()?).await
+    let plan = document.into_plan()?;
+    state.clone().detached(async move { state.create(&principal, &headers, plan).await }).await?
 }
 
 async fn end(State(state): State<ApiState>, Path(id): Path<SessionId>) -> Result<StatusCode, ApiError> {

@@ -47,15 +47,20 @@ async fn backup(
     if !file.is_absolute() {
         return Err(refused(format!("`{shown}` is not an absolute path")));
     }
+    state.recorded(Kind::Audit, &principal, &format!("backup to {shown}")).await?;
     // Made here, so that nobody else can read it from the beginning on, and nothing is replaced. SQLite takes an empty
     // file for a new one.
     let made = tokio::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&file).await;
     made.map_err(|error| refused(format!("could not make `{shown}`, which must not exist yet: {error}")))?;
-    state.recorded(Kind::Audit, &principal, &format!("backup to {shown}")).await?;
-    if let Err(error) = state.inner.store.copy_to(&file).await {
-        let _ = tokio::fs::remove_file(&file).await;
-        return Err(error.into());
-    }
+    let (copying, to) = (state.inner.store.clone(), file.clone());
+    let copied = state.detached(async move {
+        let copied = copying.copy_to(&to).await;
+        if copied.is_err() {
+            let _ = tokio::fs::remove_file(&to).await;
+        }
+        copied
+    });
+    copied.await??;
     let wrong = |error: std::io::Error| refused(format!("the copy `{shown}` cannot be used: {error}"));
     tokio::fs::set_permissions(&file, Permissions::from_mode(0o600)).await.map_err(wrong)?;
     let bytes = tokio::fs::metadata(&file).await.map_err(wrong)?.len();

@@ -13,7 +13,12 @@ use serde_json::Value;
 
 use super::shape::Shape;
 use crate::{
-    clock::SharedClock, ids::ServerName, secrets::Redactor, session::menu::MenuTool, store::Store, tools::Context,
+    clock::SharedClock,
+    ids::ServerName,
+    secrets::Redactor,
+    session::{Session, menu::MenuTool},
+    store::Store,
+    tools::Context,
 };
 
 /// Longer text is not looked at.
@@ -98,12 +103,17 @@ impl Learning {
 }
 
 impl Context {
-    /// Notes what a tool returned, if nobody has said what it returns.
-    pub(crate) fn learn_result(&self, tool: &MenuTool, result: &CallToolResult) {
+    /// Notes what a tool returned, if nobody has said what it returns. What a server returns with a session's own config or
+    /// secrets has that session's names in it: it is not for others.
+    pub(crate) fn learn_result(&self, session: &Session, tool: &MenuTool, result: &CallToolResult) {
         if tool.tool.output_schema.is_some() || result.is_error == Some(true) {
             return;
         }
         let Some(shape) = shape_of(result, &self.learning.redactor) else { return };
+        let Some(entry) = self.catalog.entry(&tool.server) else { return };
+        if !self.is_everybodys(session, &entry, &self.config_of(session, &entry)) {
+            return;
+        }
         let Some(fingerprint) = self.fingerprint_of(&tool.server) else { return };
         if self.learning.is_news(&fingerprint, &tool.tool.name, &shape) {
             let learning = self.learning.clone();

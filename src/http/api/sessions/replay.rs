@@ -41,9 +41,10 @@ pub(super) struct Wanted {
 
 /// What a recorded call is run as.
 enum Step {
-    Management(ManagementTool, Option<Map<String, Value>>),
+    /// A tool of the broker's, or one made of scripts: by the name it has.
+    Named(Option<Map<String, Value>>),
+    /// A tool of a server, by the server's name for it.
     Tool(Option<Map<String, Value>>),
-    Script(Option<Map<String, Value>>),
     Skipped(&'static str),
 }
 
@@ -68,32 +69,7 @@ pub(super) async fn replay(
         });
         return Ok(Json(json!({"session": Value::Null, "steps": planned.collect::<Vec<_>>()})));
     }
-    let sessions = state.inner.tools.sessions();
-    let session = sessions.create(SessionKind::Url, principal.clone(), None, None).await?;
-    let ran = state.run(&session, &principal, &recorded, steps).await;
-    let made = state.calls_of(session.id()).await;
-    sessions.end(session.id(), "its replay is over").await?;
-    let mut made = made?.into_iter();
-    let mut compared = Vec::new();
-    for (record, ran) in recorded.iter().zip(ran) {
-        let mut shown = shown(record);
-        match ran {
-            Some(why) => shown["skipped"] = json!(why),
-            None => {
-                let now = made.next().ok_or_else(|| {
-                    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "a call that was run again could not be recorded")
-                })?;
-                let same = record.status == now.status && outcome(record) == outcome(&now);
-                shown["same"] = json!(same);
-                if !same {
-                    shown["then"] = told(record);
-                    shown["now"] = told(&now);
-                }
-            }
-        }
-        compared.push(shown);
-    }
-    Ok(Json(json!({"session": session.id(), "steps": compared})))
+    state.clone().detached(async move { state.replay(&principal, &recorded, steps).await }).await?
 }
 
 impl Step {
@@ -102,16 +78,16 @@ impl Step {
             return Self::Skipped("its arguments were not kept whole: they were too long, or held a secret");
         };
         match record.kind.as_str() {
-            "script" => Self::Script(arguments),
+            "script" => Self::Named(arguments),
             "tool" if record.server.is_some() => Self::Tool(arguments),
             "tool" => Self::Skipped("it named no tool of a server"),
             _ => match ManagementTool::named(&record.name) {
                 None | Some(ManagementTool::Exec) => Self::Skipped("it makes sense in its own session only"),
-                Some(tool) => {
+                Some(_) => {
                     if let Some(Value::Object(config)) = arguments.as_mut().and_then(|given| given.get_mut("config")) {
                         config.retain(|_, value| *value != json!(REDACTED));
                     }
-                    Self::Management(tool, arguments)
+                    Self::Named(arguments)
                 }
             },
         }
@@ -141,6 +117,37 @@ impl ApiState {
         Ok(page.records.into_iter().filter(|record| CALLS.contains(&record.kind.as_str())).collect())
     }
 
+    /// Runs the calls in a fresh session, which ends with them, and compares.
+    async fn replay(&self, principal: &Principal, recorded: &[Record], steps: Vec<Step>) -> Answer {
+        let sessions = self.inner.tools.sessions();
+        let session = sessions.create(SessionKind::Url, principal.clone(), None, None).await?;
+        let ran = self.run(&session, principal, recorded, steps).await;
+        let made = self.calls_of(session.id()).await;
+        sessions.end(session.id(), "its replay is over").await?;
+        let mut made = made?.into_iter();
+        let mut compared = Vec::new();
+        for (record, ran) in recorded.iter().zip(ran) {
+            let mut shown = shown(record);
+            match ran {
+                Some(why) => shown["skipped"] = json!(why),
+                None => {
+                    let now = made.next().ok_or_else(|| {
+                        let message = "a call that was run again could not be recorded";
+                        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, message)
+                    })?;
+                    let same = record.status == now.status && outcome(record) == outcome(&now);
+                    shown["same"] = json!(same);
+                    if !same {
+                        shown["then"] = told(record);
+                        shown["now"] = told(&now);
+                    }
+                }
+            }
+            compared.push(shown);
+        }
+        Ok(Json(json!({"session": session.id(), "steps": compared})))
+    }
+
     /// Runs one after another. Says of each why it was not run, if it was not.
     async fn run(
         &self,
@@ -158,10 +165,8 @@ impl ApiState {
                     ran.push(Some(why));
                     continue;
                 }
-                Step::Management(tool, arguments) => {
-                    Operation::Management(tool, Box::new(params(record.name.clone(), arguments)))
-                }
-                Step::Script(arguments) => Operation::Tool(Box::new(params(record.name.clone(), arguments))),
+                // As an agent's call, so that what agents may not do now is not done either.
+                Step::Named(arguments) => Operation::Tool(Box::new(params(record.name.clone(), arguments))),
                 Step::Tool(arguments) => {
                     let server = record.server.as_deref().unwrap_or_default();
                     let Some(name) = tools.exposed(session, &caller, server, &record.name).await else {
