@@ -27,7 +27,10 @@ use bollard::{
         ListContainersOptions, ListNetworksOptions, ListVolumesOptions, RemoveContainerOptions, RemoveVolumeOptions,
     },
 };
-use tokio::sync::{OnceCell, Semaphore};
+use tokio::{
+    sync::{OnceCell, Semaphore},
+    time::{Instant, error::Elapsed, timeout_at},
+};
 
 pub(crate) use container::{Container, End};
 use gate::GateError;
@@ -48,11 +51,22 @@ use crate::{
 const FOLDER: &str = "mcp-broker.folder";
 const SESSION: &str = "mcp-broker.session";
 const SERVER: &str = "mcp-broker.server";
+/// Which run of a broker made a container or a network.
+const RUN: &str = "mcp-broker.run";
 
 /// Where engines listen unless `DOCKER_HOST` says otherwise.
 const SOCKETS: [&str; 2] = ["/var/run/docker.sock", "/run/podman/podman.sock"];
 
 const REQUEST_SECONDS_MAX: u64 = 120;
+
+/// The longest that a pull may be given: what a clock can add to now.
+const PULL_MAX: Duration = Duration::from_secs(u32::MAX as u64);
+
+/// How long the end of a session waits for an engine that was not spoken to yet.
+const CONNECT_MAX: Duration = Duration::from_secs(5);
+
+/// Sessions that are remembered because what they left could not be removed.
+const ENDED_MAX: usize = 1000;
 
 /// Containers that are started or removed at a time: an engine that is asked for more does each of them later.
 const AT_ONCE_MAX: usize = 8;
@@ -63,6 +77,7 @@ pub(crate) struct Engine {
     connection: OnceCell<Docker>,
     settings: ContainerSettings,
     folder: String,
+    run: String,
     pulls: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
     pull_max: Duration,
     /// Set once what an earlier broker left is removed.
@@ -71,6 +86,8 @@ pub(crate) struct Engine {
     starts: Semaphore,
     /// Containers that could not be removed, because the engine did not answer.
     undone: Mutex<Vec<String>>,
+    /// Ended sessions whose networks and volumes could not be removed, for the same reason.
+    ended: Mutex<BTreeSet<SessionId>>,
     /// Names and ids of images whose signatures were found good.
     known_signed: Mutex<BTreeSet<(String, String)>>,
     /// Where pulls are recorded; a command that pulls beside a broker has none.
@@ -132,12 +149,14 @@ impl Engine {
             connection: OnceCell::new(),
             settings,
             folder: folder.to_owned(),
+            run: uuid::Uuid::now_v7().to_string(),
             pulls: Mutex::default(),
             pull_max,
             swept: OnceCell::new(),
             networks: Networks::default(),
             starts: Semaphore::new(AT_ONCE_MAX),
             undone: Mutex::default(),
+            ended: Mutex::default(),
             known_signed: Mutex::default(),
             audit: None,
             tasks: tasks.clone(),
@@ -182,6 +201,7 @@ impl Engine {
     fn labels(&self, session: Option<&SessionId>) -> HashMap<String, String> {
         HashMap::from([
             (FOLDER.to_owned(), self.folder.clone()),
+            (RUN.to_owned(), self.run.clone()),
             (SESSION.to_owned(), session.map_or("shared", SessionId::as_str).to_owned()),
         ])
     }
@@ -195,21 +215,54 @@ impl Engine {
     /// A volume of the session's own, so that what one session's server keeps is not another's.
     async fn volume(&self, session: Option<&SessionId>, volume: &str) -> Result<String, DockerError> {
         let name = self.name(session, &format!("-{volume}"));
-        let request =
-            VolumeCreateRequest { name: Some(name.clone()), labels: Some(self.labels(session)), ..Default::default() };
+        let mut labels = self.labels(session);
+        // It outlives the broker, and is asked for with the same labels by the next one.
+        labels.remove(RUN);
+        let request = VolumeCreateRequest { name: Some(name.clone()), labels: Some(labels), ..Default::default() };
         self.docker().await?.create_volume(request).await.map_err(failed("make a volume"))?;
         Ok(name)
     }
 
     /// Removes the network and the volumes of a session that has ended. Its containers are gone already.
+    ///
+    /// If the engine does not answer, the session is remembered, and what it left is removed when the engine does.
     pub(crate) async fn end_session(&self, session: &SessionId) {
-        if self.connection.get().is_none() {
+        if self.address.is_none() {
             return;
         }
-        let filter = format!("{SESSION}={}", session.as_str());
-        if let Err(error) = self.remove(&filter, true).await {
-            tracing::warn!(%error, "what a session's containers left was not removed");
+        // An engine may never have been needed, and may hang: that is not to hold up the end of a session.
+        match tokio::time::timeout(CONNECT_MAX, self.docker()).await {
+            Ok(Ok(_)) => {
+                self.clear(session).await;
+            }
+            Ok(Err(_)) | Err(_) => self.remember(session),
         }
+    }
+
+    /// Removes what an ended session left, or remembers the session. Says whether it could.
+    async fn clear(&self, session: &SessionId) -> bool {
+        let filter = format!("{SESSION}={}", session.as_str());
+        match self.remove(&filter, Extent::Session).await {
+            Ok(_) => true,
+            Err(error) => {
+                tracing::warn!(%error, "what a session's containers left was not removed; it will be tried again");
+                self.remember(session);
+                false
+            }
+        }
+    }
+
+    fn remember(&self, session: &SessionId) {
+        let mut ended = self.ended();
+        if ended.len() < ENDED_MAX {
+            ended.insert(session.clone());
+        } else if !ended.contains(session) {
+            tracing::warn!(session.id = session.as_str(), "what a session's containers left stays with the engine");
+        }
+    }
+
+    fn ended(&self) -> std::sync::MutexGuard<'_, BTreeSet<SessionId>> {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Begins to remove what a broker before this one left. Nobody waits for it but the first container: an engine that is
@@ -227,25 +280,36 @@ impl Engine {
         }));
     }
 
-    /// Completes when what an earlier broker left has been removed.
+    /// Completes when what an earlier broker left has been removed, or could not be: then the next caller tries again.
     async fn swept(&self) {
-        self.swept.get_or_init(|| self.clean_up()).await;
+        // Why it could not is in the log. Whether the caller gets what it wants is for the engine to say.
+        let _ = self.swept.get_or_try_init(|| self.clean_up_earlier()).await;
     }
 
-    /// Removes the containers and networks of this data folder.
-    async fn clean_up(&self) {
-        match self.remove(&format!("{FOLDER}={}", self.folder), false).await {
-            Ok(0) => {}
+    /// Removes what an earlier broker left. Containers of this one may run already, if it could not be done before.
+    async fn clean_up_earlier(&self) -> Result<(), DockerError> {
+        self.docker().await?;
+        // A container that is being started may be about to use a network that is found here.
+        let all = u32::try_from(AT_ONCE_MAX).unwrap_or(u32::MAX);
+        let _none_starts = self.starts.acquire_many(all).await;
+        self.clean_up(Extent::Earlier).await
+    }
+
+    /// Removes containers and networks of this data folder.
+    async fn clean_up(&self, extent: Extent) -> Result<(), DockerError> {
+        let removed = self.remove(&format!("{FOLDER}={}", self.folder), extent).await;
+        match &removed {
+            Ok(0) | Err(DockerError::Unreachable { .. } | DockerError::None) => {}
             Ok(containers) => tracing::info!(containers, "removed containers that were left running"),
-            Err(DockerError::Unreachable { .. } | DockerError::None) => {}
             Err(error) => tracing::warn!(%error, "containers that were left were not removed"),
         }
+        removed.map(drop)
     }
 
     /// Removes networks, and containers that are left, when the broker stops. Volumes stay: sessions go on.
     pub(crate) async fn close(&self) {
-        if self.connection.get().is_some() {
-            self.clean_up().await;
+        if self.connection.get().is_some() && self.clean_up(Extent::Folder).await.is_ok() {
+            self.clear_ended().await;
         }
     }
 
@@ -270,6 +334,21 @@ impl Engine {
     async fn discard_undone(&self) {
         let undone = std::mem::take(&mut *self.undone());
         futures_util::future::join_all(undone.iter().map(|id| self.discard(id))).await;
+        let any_ended = !self.ended().is_empty();
+        if any_ended && self.docker().await.is_ok() {
+            self.clear_ended().await;
+        }
+    }
+
+    /// Removes what sessions left that have ended, until the engine fails.
+    async fn clear_ended(&self) {
+        let mut ended = std::mem::take(&mut *self.ended());
+        while let Some(session) = ended.pop_first() {
+            if !self.clear(&session).await {
+                break;
+            }
+        }
+        self.ended().append(&mut ended);
     }
 
     fn undone(&self) -> std::sync::MutexGuard<'_, Vec<String>> {
@@ -286,28 +365,31 @@ impl Engine {
         }
     }
 
-    async fn remove(&self, label: &str, volumes: bool) -> Result<usize, DockerError> {
+    /// Removes what has a label. Says how many containers that were.
+    async fn remove(&self, label: &str, extent: Extent) -> Result<usize, DockerError> {
         let docker = self.docker().await?;
         let filters = || {
             let labels = vec![format!("{FOLDER}={}", self.folder), label.to_owned()];
             Some(HashMap::from([("label".to_owned(), labels)]))
         };
         let options = ListContainersOptions { all: true, filters: filters(), ..Default::default() };
-        let containers = docker.list_containers(Some(options)).await.map_err(failed("list containers"))?;
+        let mut containers = docker.list_containers(Some(options)).await.map_err(failed("list containers"))?;
+        containers.retain(|container| extent.covers(container.labels.as_ref(), &self.run));
         let ids: Vec<String> = containers.iter().filter_map(|container| container.id.clone()).collect();
         for some in ids.chunks(AT_ONCE_MAX) {
             futures_util::future::join_all(some.iter().map(|id| self.discard(id))).await;
         }
         let names: Vec<&str> =
             containers.iter().flat_map(|container| container.names.iter().flatten()).map(String::as_str).collect();
-        let networks = docker
+        let mut networks = docker
             .list_networks(Some(ListNetworksOptions { filters: filters() }))
             .await
             .map_err(failed("list networks"))?;
+        networks.retain(|network| extent.covers(network.labels.as_ref(), &self.run));
         for network in networks.into_iter().filter_map(|network| network.name) {
             self.remove_network(&network, &names).await;
         }
-        if volumes {
+        if extent == Extent::Session {
             let found = docker
                 .list_volumes(Some(ListVolumesOptions { filters: filters() }))
                 .await
@@ -319,6 +401,24 @@ impl Engine {
             }
         }
         Ok(ids.len())
+    }
+}
+
+/// How much is removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    /// Containers and networks that an earlier broker made.
+    Earlier,
+    /// Containers and networks.
+    Folder,
+    /// Containers, networks and volumes.
+    Session,
+}
+
+impl Extent {
+    /// Whether it covers what has these labels, when this broker's run is `run`.
+    fn covers(self, labels: Option<&HashMap<String, String>>, run: &str) -> bool {
+        self != Self::Earlier || labels.and_then(|labels| labels.get(RUN)).is_none_or(|made_by| made_by != run)
     }
 }
 
@@ -408,19 +508,54 @@ impl Engine {
     async fn fetched(&self, image: &str, pull: Pull, link: &Link) -> Result<String, DockerError> {
         self.swept().await;
         self.discard_undone().await;
-        let fetched = async {
-            self.image(image, pull, link).await?;
-            self.signed(image).await
-        };
-        tokio::time::timeout(self.pull_max, fetched).await.map_err(|_| DockerError::Pull {
-            image: image.to_owned(),
-            problem: format!("it was not there within {} s", self.pull_max.as_secs()),
-        })?
+        // A record of a pull has to be closed, so the limit is around each step, and not around them all.
+        let deadline = Instant::now() + self.pull_max.min(PULL_MAX);
+        self.image(image, pull, link, deadline).await?;
+        self.in_time(image, timeout_at(deadline, self.signed(image)).await)
+    }
+
+    /// What came of a step of having an image here, which may have been cut.
+    fn in_time<T>(&self, image: &str, step: Result<Result<T, DockerError>, Elapsed>) -> Result<T, DockerError> {
+        step.unwrap_or_else(|_| Err(self.late(image)))
+    }
+
+    fn late(&self, image: &str) -> DockerError {
+        let problem = format!("it was not there within {} s", self.pull_max.as_secs());
+        DockerError::Pull { image: image.to_owned(), problem }
     }
 
     fn pull_lock(&self, image: &str) -> Arc<tokio::sync::Mutex<()>> {
         let mut pulls = self.pulls.lock().unwrap_or_else(PoisonError::into_inner);
         pulls.retain(|_, lock| Arc::strong_count(lock) > 1);
         pulls.entry(image.to_owned()).or_default().clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_an_engine_that_does_not_answer_keeps_is_not_forgotten() {
+        let folder = tempfile::tempdir().unwrap();
+        let address = format!("unix://{}", folder.path().join("engine.sock").display());
+        let settings = ContainerSettings { engine: Some(address), ..ContainerSettings::default() };
+        let (tasks, _crashes) = Tasks::new();
+        let engine = Engine::new(settings, "folder", Duration::from_secs(1), &tasks);
+        engine.swept().await;
+        assert!(engine.swept.get().is_none());
+        let session = SessionId::random();
+        engine.end_session(&session).await;
+        engine.discard_undone().await;
+        assert!(engine.ended().contains(&session));
+    }
+
+    #[test]
+    fn a_late_sweep_spares_what_this_broker_made() {
+        let labels = |run: &str| HashMap::from([(RUN.to_owned(), run.to_owned())]);
+        assert!(!Extent::Earlier.covers(Some(&labels("this")), "this"));
+        assert!(Extent::Earlier.covers(Some(&labels("another")), "this"));
+        assert!(Extent::Earlier.covers(None, "this"));
+        assert!(Extent::Folder.covers(Some(&labels("this")), "this"));
     }
 }

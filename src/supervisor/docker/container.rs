@@ -7,7 +7,7 @@ use bollard::{
     container::LogOutput,
     errors::Error as ApiError,
     models::{
-        ContainerCreateBody, ContainerCreateResponse, HostConfig, Mount, MountType, RestartPolicy,
+        ContainerCreateBody, ContainerCreateResponse, ContainerState, HostConfig, Mount, MountType, RestartPolicy,
         RestartPolicyNameEnum,
     },
     query_parameters::{
@@ -32,6 +32,11 @@ use crate::{
 
 /// How a process ends that the kernel, or `docker kill`, has ended: 128 and the signal's number.
 const KILLED: i64 = 137;
+
+/// How often an engine is asked again when it leaves off waiting for a container that still runs, and how long after.
+/// An engine may say nothing at all until the container ends, so each time may last as long as a request may.
+const WAITS_MAX: usize = 600;
+const WAIT_AGAIN: Duration = Duration::from_secs(1);
 
 /// Output that may wait to be read.
 const OUTPUT_BYTES: usize = 64 << 10;
@@ -60,6 +65,26 @@ enum Net {
 pub(crate) struct End {
     pub(crate) success: bool,
     pub(crate) how: String,
+}
+
+impl End {
+    fn unknown(why: &str) -> Self {
+        Self { success: false, how: format!("an unknown status: {why}") }
+    }
+
+    /// Reads the state of a container that does not run any more.
+    fn of(state: ContainerState, memory_bytes: u64) -> Self {
+        let Some(code) = state.exit_code else { return Self::unknown("the engine does not say how it ended") };
+        let why = if state.oom_killed == Some(true) {
+            let mib = memory_bytes >> 20;
+            format!(": the kernel ended it for using more than {mib} MiB (containers.memory_bytes)")
+        } else if code == KILLED {
+            ": it was killed".to_owned()
+        } else {
+            state.error.filter(|error| !error.is_empty()).map(|error| format!(": {error}")).unwrap_or_default()
+        };
+        Self { success: code == 0, how: format!("code {code}{why}") }
+    }
 }
 
 impl Engine {
@@ -247,24 +272,20 @@ impl Container {
 
     /// Waits until it has ended.
     pub(crate) async fn ended(&self) -> End {
-        let mut waiting = self.docker.wait_container(&self.id, None::<WaitContainerOptions>);
-        // A code other than 0 is an error to the library; what is of interest is asked for next.
-        let _ = waiting.next().await;
-        let inspected = self.docker.inspect_container(&self.id, None::<InspectContainerOptions>).await;
-        let Some(state) = inspected.ok().and_then(|container| container.state) else {
-            let how = "an unknown status: the container is gone, or its engine is".to_owned();
-            return End { success: false, how };
-        };
-        let code = state.exit_code.unwrap_or_default();
-        let why = if state.oom_killed == Some(true) {
-            let mib = self.memory_bytes >> 20;
-            format!(": the kernel ended it for using more than {mib} MiB (containers.memory_bytes)")
-        } else if code == KILLED {
-            ": it was killed".to_owned()
-        } else {
-            state.error.filter(|error| !error.is_empty()).map(|error| format!(": {error}")).unwrap_or_default()
-        };
-        End { success: code == 0, how: format!("code {code}{why}") }
+        for _ in 0..WAITS_MAX {
+            let mut waiting = self.docker.wait_container(&self.id, None::<WaitContainerOptions>);
+            // A code other than 0 is an error to the library; what is of interest is asked for next.
+            let _ = waiting.next().await;
+            let inspected = self.docker.inspect_container(&self.id, None::<InspectContainerOptions>).await;
+            let Some(state) = inspected.ok().and_then(|container| container.state) else {
+                return End::unknown("the container is gone, or its engine is");
+            };
+            if state.running != Some(true) {
+                return End::of(state, self.memory_bytes);
+            }
+            tokio::time::sleep(WAIT_AGAIN).await;
+        }
+        End::unknown("the container still runs, and its engine does not wait for it")
     }
 
     /// Ends and removes it now.
@@ -297,5 +318,23 @@ impl Drop for Container {
                 drop(network);
             }));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_has_succeeded_only_if_the_engine_says_so() {
+        let end = |exit_code, oom_killed| {
+            End::of(ContainerState { exit_code, oom_killed, ..ContainerState::default() }, 64 << 20)
+        };
+        let good = end(Some(0), None);
+        assert!(good.success);
+        assert_eq!(good.how, "code 0");
+        assert!(!end(None, None).success);
+        assert_eq!(end(Some(KILLED), Some(false)).how, "code 137: it was killed");
+        assert!(end(Some(KILLED), Some(true)).how.contains("more than 64 MiB"));
     }
 }

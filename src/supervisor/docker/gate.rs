@@ -10,15 +10,22 @@
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::Semaphore,
 };
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::{
+    io::InspectReader,
+    sync::{CancellationToken, DropGuard},
+};
 
 use crate::{lifecycle::Tasks, supervisor::tail::Tail};
 
@@ -29,6 +36,15 @@ const HOSTS_MAX: usize = 200;
 const CONNECTIONS_MAX: usize = 128;
 
 const CONNECT_MAX: Duration = Duration::from_secs(20);
+
+/// A connection on which nothing has come from either side for so long is ended, at the latest after twice that.
+const IDLE_MAX: Duration = Duration::from_secs(600);
+
+/// How long after a failure a connection is waited for again. The broker may have had no file to spare for it.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+
+/// Failures in a row after which a listener is taken to be gone: five minutes of them.
+const ACCEPT_FAILURES_MAX: usize = 3000;
 
 /// A container cannot be held to the hosts that it is to reach.
 #[derive(Debug, thiserror::Error)]
@@ -140,8 +156,25 @@ impl Door {
         tasks: &Tasks,
         closed: &CancellationToken,
     ) {
+        let mut failures = 0;
         while let Ok(turn) = turns.clone().acquire_owned().await {
-            let Ok((stream, _)) = listener.accept().await else { return };
+            let stream = match listener.accept().await {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    failures += 1;
+                    if failures == 1 || failures == ACCEPT_FAILURES_MAX {
+                        let what = format!("mcp-broker: could not take a connection to {}:{}", self.host, self.port);
+                        tail.line(&format!("{what}: {error}"));
+                    }
+                    if failures == ACCEPT_FAILURES_MAX {
+                        return;
+                    }
+                    drop(turn);
+                    tokio::time::sleep(ACCEPT_AGAIN).await;
+                    continue;
+                }
+            };
+            failures = 0;
             let (door, tail, closed) = (self.clone(), tail.clone(), closed.clone());
             drop(tasks.spawn(async move {
                 let _turn = turn;
@@ -154,11 +187,13 @@ impl Door {
     }
 
     /// Carries a connection to the real host, and back.
-    async fn carry(&self, mut inside: TcpStream, tail: &Tail) {
+    async fn carry(&self, inside: TcpStream, tail: &Tail) {
         let connecting = tokio::time::timeout(CONNECT_MAX, self.connect()).await;
         match connecting.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
-            Ok(mut outside) => {
-                let _ = tokio::io::copy_bidirectional(&mut inside, &mut outside).await;
+            Ok(outside) => {
+                if copy(inside, outside, IDLE_MAX).await == Copied::Idle {
+                    tail.line(&format!("mcp-broker: ended an idle connection to {}:{}", self.host, self.port));
+                }
             }
             Err(error) => tail.line(&format!("mcp-broker: could not reach {}:{}: {error}", self.host, self.port)),
         }
@@ -177,6 +212,43 @@ impl Door {
             }
         }
         Err(problem)
+    }
+}
+
+/// Why two connections are not one any more.
+#[derive(Debug, PartialEq, Eq)]
+enum Copied {
+    /// They were closed, or failed.
+    Closed,
+    Idle,
+}
+
+/// Copies both ways until both sides are closed, or nothing comes from either for `idle_max`.
+async fn copy<A, B>(inside: A, outside: B, idle_max: Duration) -> Copied
+where
+    A: AsyncRead + AsyncWrite + Unpin,
+    B: AsyncRead + AsyncWrite + Unpin,
+{
+    let reads = AtomicU64::new(0);
+    let note = |_: &[u8]| {
+        reads.fetch_add(1, Ordering::Relaxed);
+    };
+    let (mut inside, mut outside) = (InspectReader::new(inside, note), InspectReader::new(outside, note));
+    tokio::select! {
+        _ = tokio::io::copy_bidirectional(&mut inside, &mut outside) => Copied::Closed,
+        () = unchanged(&reads, idle_max) => Copied::Idle,
+    }
+}
+
+/// Completes when `count` is the same as it was `limit` before.
+async fn unchanged(count: &AtomicU64, limit: Duration) {
+    let mut before = None;
+    loop {
+        let now = count.load(Ordering::Relaxed);
+        if before.replace(now) == Some(now) {
+            return;
+        }
+        tokio::time::sleep(limit).await;
     }
 }
 
@@ -266,6 +338,24 @@ mod tests {
         }
         let many: Vec<String> = (0..300).map(|number| format!("h{number}.example:1")).collect();
         assert!(matches!(Gate::new(&many, &[]), Err(GateError::TooMany)));
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_ended_when_it_is_idle_or_closed() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let ((mut here, inside), (outside, mut there)) = (tokio::io::duplex(64), tokio::io::duplex(64));
+        let talking = async {
+            here.write_all(b"question").await.unwrap();
+            let mut heard = [0; 8];
+            there.read_exact(&mut heard).await.unwrap();
+            heard
+        };
+        let (copied, heard) = tokio::join!(copy(inside, outside, Duration::from_millis(50)), talking);
+        assert_eq!((copied, &heard), (Copied::Idle, b"question"));
+
+        let ((here, inside), (outside, there)) = (tokio::io::duplex(64), tokio::io::duplex(64));
+        drop((here, there));
+        assert_eq!(copy(inside, outside, Duration::from_secs(600)).await, Copied::Closed);
     }
 
     #[test]

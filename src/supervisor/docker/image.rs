@@ -4,6 +4,7 @@ use bollard::{errors::Error as ApiError, models::CreateImageInfo, query_paramete
 use futures_util::StreamExt as _;
 use rmcp::model::{NumberOrString, ProgressNotificationParam, ProgressToken};
 use std::{borrow::Cow, collections::HashMap, sync::Arc};
+use tokio::time::{Instant, timeout_at};
 
 use super::{DockerError, Engine, failed};
 use crate::{
@@ -15,25 +16,35 @@ use crate::{
 };
 
 impl Engine {
-    /// Has the image here. A pull's progress goes to `link`, in bytes of all layers.
-    pub(super) async fn image(&self, image: &str, pull: Pull, link: &Link) -> Result<(), DockerError> {
-        if pull != Pull::Always && self.has_image(image).await? {
+    /// Has the image here by `deadline`. A pull's progress goes to `link`, in bytes of all layers.
+    pub(super) async fn image(
+        &self,
+        image: &str,
+        pull: Pull,
+        link: &Link,
+        deadline: Instant,
+    ) -> Result<(), DockerError> {
+        if pull != Pull::Always && self.in_time(image, timeout_at(deadline, self.has_image(image)).await)? {
             return Ok(());
         }
         if pull == Pull::Never {
             return Err(DockerError::PullNever { image: image.to_owned() });
         }
         let lock = self.pull_lock(image);
-        let _pulling = lock.lock().await;
-        if pull == Pull::Missing && self.has_image(image).await? {
+        let _pulling = self.in_time(image, timeout_at(deadline, lock.lock()).await.map(Ok))?;
+        if pull == Pull::Missing && self.in_time(image, timeout_at(deadline, self.has_image(image)).await)? {
             return Ok(());
         }
-        self.recorded(image, link).await
+        self.recorded(image, link, deadline).await
     }
 
     /// Pulls between the two events of a record. It is nobody's alone: whoever wants the image waits for the same pull.
-    async fn recorded(&self, image: &str, link: &Link) -> Result<(), DockerError> {
-        let Some(audit) = &self.audit else { return self.pull(image, link).await };
+    ///
+    /// Only the pull itself is cut at `deadline`: the record is closed however it ends.
+    async fn recorded(&self, image: &str, link: &Link, deadline: Instant) -> Result<(), DockerError> {
+        let Some(audit) = &self.audit else {
+            return self.in_time(image, timeout_at(deadline, self.pull(image, link)).await);
+        };
         let subject = Subject {
             kind: Kind::Pull,
             parent: None,
@@ -46,9 +57,12 @@ impl Engine {
         };
         let unrecorded = |source| DockerError::Unrecorded { image: image.to_owned(), source };
         let record = audit.open(&subject, None).await.map_err(unrecorded)?;
-        let pulled = self.pull(image, link).await;
+        let (status, pulled) = match timeout_at(deadline, self.pull(image, link)).await {
+            Ok(Ok(())) => (Status::Success, Ok(())),
+            Ok(Err(error)) => (Status::Error, Err(error)),
+            Err(_) => (Status::Timeout, Err(self.late(image))),
+        };
         let error = pulled.as_ref().err().map(|error| Cow::Owned(chain(error)));
-        let status = if pulled.is_ok() { Status::Success } else { Status::Error };
         audit.close(record, Outcome::without_result(status, error)).await.map_err(unrecorded)?;
         pulled
     }
