@@ -1,7 +1,10 @@
 //! Whatever lists servers, told by what it looks like: a Docker catalog, a page of the official registry, one `server.json`,
 //! one `server.yaml`.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 use serde_json::{Map, Value, json};
 
@@ -9,6 +12,7 @@ use super::{
     file::{self, CatalogFileError, Problem, Severity},
     server_json,
 };
+use crate::ids::ServerName;
 
 /// A folder with more files than this is not read.
 const FILES_MAX: usize = 10_000;
@@ -16,10 +20,15 @@ const FILES_MAX: usize = 10_000;
 /// How deep folders are looked into.
 const DEPTH_MAX: usize = 4;
 
+/// What is wrong with an entry is told with the words of the entry: longer ones are cut.
+const MESSAGE_CHARACTERS_MAX: usize = 1000;
+
 /// Entries as our own format has them, not yet looked at, and what could not be made one.
 #[derive(Debug, Default)]
 pub struct Listed {
     pub entries: BTreeMap<String, Value>,
+    /// Servers that are there and of which no entry could be made.
+    pub unusable: BTreeSet<String>,
     pub problems: Vec<Problem>,
 }
 
@@ -41,6 +50,7 @@ pub fn read(path: &Path) -> Result<Listed, CatalogFileError> {
         match file::text_of(&path).and_then(|text| listed(&name, &text)) {
             Ok(mut listed) => {
                 all.entries.append(&mut listed.entries);
+                all.unusable.append(&mut listed.unusable);
                 all.problems.append(&mut listed.problems);
             }
             Err(error) => all.problems.push(problem(&name, "", error.to_string())),
@@ -76,7 +86,7 @@ pub fn listed(name: &str, text: &str) -> Result<Listed, CatalogFileError> {
     let wrong = |problem: String| CatalogFileError::Parse { file: name.to_owned(), problem };
     let document: Value = file::yaml(text).map_err(wrong)?;
     if document.get("registry").is_some_and(Value::is_object) {
-        return Ok(Listed { entries: file::entries_of(name, text)?, problems: Vec::new() });
+        return Ok(Listed { entries: file::entries_of(name, text)?, ..Listed::default() });
     }
     if let Some(servers) = document.get("servers").and_then(Value::as_array) {
         let mut listed = Listed::default();
@@ -107,7 +117,11 @@ impl Listed {
     /// Takes a `server.json`; what it offers that is not run here is a problem only if nothing else is left.
     pub(super) fn take(&mut self, file: &str, server: Value) {
         let told = server["name"].as_str().unwrap_or_default().to_owned();
-        match server_json::mapped(server) {
+        let mapped = match file::too_large(&server) {
+            Some(why) => Err(why),
+            None => server_json::mapped(server),
+        };
+        match mapped {
             Ok(mapped) => {
                 let runs = ["image", "packages", "remote"].iter().any(|way| mapped.entry.get(*way).is_some());
                 if runs {
@@ -118,16 +132,27 @@ impl Listed {
                     } else {
                         mapped.left_out.join("; ")
                     };
-                    self.problems.push(problem(file, &told, format!("there is no way to run it here: {why}")));
+                    self.leave_out(file, &told, format!("there is no way to run it here: {why}"));
                 }
             }
-            Err(error) => self.problems.push(problem(file, &told, error)),
+            Err(why) => self.leave_out(file, &told, why),
         }
+    }
+
+    fn leave_out(&mut self, file: &str, name: &str, why: String) {
+        if name.parse::<ServerName>().is_ok() {
+            self.unusable.insert(name.to_owned());
+        }
+        self.problems.push(problem(file, name, why));
     }
 }
 
-fn problem(file: &str, entry: &str, message: String) -> Problem {
+fn problem(file: &str, entry: &str, mut message: String) -> Problem {
     let entry = entry.escape_debug().take(120).collect();
+    if let Some((end, _)) = message.char_indices().nth(MESSAGE_CHARACTERS_MAX) {
+        message.truncate(end);
+        message.shrink_to_fit();
+    }
     Problem { file: file.into(), entry, field: String::new(), message, severity: Severity::Error }
 }
 
@@ -205,6 +230,25 @@ mod tests {
         assert_eq!((entry.title.as_str(), entry.category.as_str()), ("C", "ai"));
         assert_eq!((entry.secrets.len(), entry.env.len()), (1, 1));
         assert!(entry.config.is_some());
+    }
+
+    #[test]
+    fn a_server_that_cannot_be_used_is_still_known_to_be_there() {
+        let huge = "y".repeat(2 << 20);
+        let text = json!({"servers": [
+            {"name": "n/nothing"},
+            {"name": "n/huge", "description": huge, "remotes": [{"url": "https://x.example/"}]},
+            {"name": " no name "},
+        ]});
+        let mut listed = Listed::default();
+        for server in text["servers"].as_array().unwrap() {
+            listed.take("x", server.clone());
+        }
+        assert_eq!(listed.entries.len(), 0);
+        assert_eq!(listed.unusable.into_iter().collect::<Vec<_>>(), ["n/huge", "n/nothing"]);
+        assert_eq!(listed.problems.len(), 3);
+        assert!(listed.problems[1].message.contains("bytes"), "{:?}", listed.problems);
+        assert_eq!(problem("x", "n/a", "\u{e9}".repeat(5000)).message, "\u{e9}".repeat(1000));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use reqwest::{Client, StatusCode, Url, header};
 
-use super::file::FILE_BYTES_MAX;
+use super::{file::FILE_BYTES_MAX, source::shown};
 
 const CONNECT_MAX: Duration = Duration::from_secs(10);
 
@@ -15,7 +15,8 @@ const SILENCE_MAX: Duration = Duration::from_secs(30);
 /// One answer as a whole.
 const ANSWER_MAX: Duration = Duration::from_secs(120);
 
-/// It could not be got. What was there before still counts.
+/// It could not be got. What was there before still counts. Addresses are told as they may be noted: there may be a token in
+/// them.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
     #[error(
@@ -23,13 +24,13 @@ pub enum FetchError {
     )]
     Address(String),
     #[error("{url} did not answer: {problem}")]
-    Silent { url: Url, problem: String },
+    Silent { url: String, problem: String },
     #[error("{url} answered {status}")]
-    Status { url: Url, status: StatusCode },
+    Status { url: String, status: StatusCode },
     #[error("the answer of {url} is larger than {FILE_BYTES_MAX} bytes")]
-    TooLarge { url: Url },
+    TooLarge { url: String },
     #[error("the answer of {url} is not text")]
-    NotText { url: Url },
+    NotText { url: String },
 }
 
 /// By what a source tells whether it has changed.
@@ -77,7 +78,7 @@ pub fn client() -> reqwest::Result<Client> {
 /// When it is no such address.
 pub fn address(text: &str) -> Result<Url, FetchError> {
     let parsed = Url::parse(text).ok().filter(is_safe);
-    parsed.ok_or_else(|| FetchError::Address(text.chars().take(200).collect()))
+    parsed.ok_or_else(|| FetchError::Address(shown(text)))
 }
 
 fn is_safe(url: &Url) -> bool {
@@ -93,7 +94,8 @@ fn is_safe(url: &Url) -> bool {
 ///
 /// When there is no whole and good answer.
 pub async fn get(client: &Client, url: &Url, marks: &Marks) -> Result<Fetched, FetchError> {
-    let silent = |error: reqwest::Error| FetchError::Silent { url: url.clone(), problem: root(&error) };
+    let told = || shown(url.as_str());
+    let silent = |error: reqwest::Error| FetchError::Silent { url: told(), problem: root(&error.without_url()) };
     let mut request = client.get(url.clone());
     for (name, value) in [(header::IF_NONE_MATCH, &marks.etag), (header::IF_MODIFIED_SINCE, &marks.last_modified)] {
         if let Some(value) = value {
@@ -105,7 +107,7 @@ pub async fn get(client: &Client, url: &Url, marks: &Marks) -> Result<Fetched, F
         return Ok(Fetched { text: None, marks: marks.clone() });
     }
     if !response.status().is_success() {
-        return Err(FetchError::Status { url: url.clone(), status: response.status() });
+        return Err(FetchError::Status { url: told(), status: response.status() });
     }
     let mark = |name: header::HeaderName| response.headers().get(name)?.to_str().ok().map(str::to_owned);
     let marks = Marks { etag: mark(header::ETAG), last_modified: mark(header::LAST_MODIFIED) };
@@ -114,10 +116,10 @@ pub async fn get(client: &Client, url: &Url, marks: &Marks) -> Result<Fetched, F
     while let Some(piece) = body.next().await {
         bytes.extend_from_slice(&piece.map_err(silent)?);
         if bytes.len() as u64 > FILE_BYTES_MAX {
-            return Err(FetchError::TooLarge { url: url.clone() });
+            return Err(FetchError::TooLarge { url: told() });
         }
     }
-    let text = String::from_utf8(bytes).map_err(|_| FetchError::NotText { url: url.clone() })?;
+    let text = String::from_utf8(bytes).map_err(|_| FetchError::NotText { url: told() })?;
     Ok(Fetched { text: Some(text), marks })
 }
 
@@ -143,5 +145,21 @@ mod tests {
         {
             assert!(address(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn an_address_is_refused_without_telling_what_is_secret_in_it() {
+        for bad in ["http://example.com/c.yaml?token=hush", "https://me:hush@example.com/", "https://a:x/c?token=hush"]
+        {
+            let error = address(bad).unwrap_err().to_string();
+            assert!(!error.contains("hush"), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_does_not_answer_is_told_without_its_token() {
+        let url = address("http://127.0.0.1:1/c.yaml?token=hush").unwrap();
+        let error = get(&client().unwrap(), &url, &Marks::default()).await.err().unwrap().to_string();
+        assert!(error.starts_with("http://127.0.0.1:1/c.yaml ") && !error.contains("hush"), "{error}");
     }
 }

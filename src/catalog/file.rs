@@ -157,14 +157,20 @@ pub fn taken(file: &str, entries: BTreeMap<String, Value>) -> (Loaded, BTreeMap<
     let mut reader = Reader::new(file, Checks::All);
     let mut kept = BTreeMap::new();
     for (name, value) in entries {
-        let bytes = value.to_string().len();
-        if bytes > ENTRY_BYTES_MAX {
-            reader.error(&name, "", format!("has {bytes} bytes, and {ENTRY_BYTES_MAX} are the most an entry may have"));
+        if let Some(problem) = too_large(&value) {
+            reader.error(&name, "", problem);
         } else if reader.entry(&name, value.clone()) {
             kept.insert(name, value);
         }
     }
     (reader.loaded, kept)
+}
+
+/// Why an entry is left out for its size; nothing if it is not.
+pub(super) fn too_large(entry: &Value) -> Option<String> {
+    let bytes = entry.to_string().len();
+    let told = || format!("has {bytes} bytes, and {ENTRY_BYTES_MAX} are the most an entry may have");
+    (bytes > ENTRY_BYTES_MAX).then(told)
 }
 
 /// Reads an entry that was taken before, and stored.

@@ -1,6 +1,6 @@
 //! The official registry's listing: page after page, from where the last update ended.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashSet};
 
 use reqwest::{Client, Url};
 use serde::Deserialize;
@@ -9,12 +9,26 @@ use serde_json::Value;
 use super::{
     document::Listed,
     fetch::{self, FetchError, Marks},
-    file::{ENTRIES_MAX, Problem},
+    file::ENTRIES_MAX,
+    source::shown,
 };
+use crate::ids::ServerName;
 
 const PAGE_SERVERS: &str = "100";
 
 const PAGES_MAX: usize = 2000;
+
+/// All pages together. A listing of 12,000 servers has a tenth of it.
+const BYTES_MAX: usize = 256 << 20;
+
+/// Servers that were taken out since the last listing.
+const GONE_MAX: usize = 100_000;
+
+/// Problems that are kept of one listing; more are counted only.
+const PROBLEMS_MAX: usize = 1000;
+
+/// What went wrong with a page is told with the page's words: longer ones are cut.
+const MESSAGE_CHARACTERS_MAX: usize = 1000;
 
 /// Where the official extension of an item is.
 const OFFICIAL: &str = "io.modelcontextprotocol.registry/official";
@@ -28,17 +42,20 @@ pub enum ListingError {
     Page { page: usize, problem: String },
     #[error("the listing does not end: {0}")]
     Endless(&'static str),
+    #[error("the listing is too large: it has more than {most} {what}")]
+    TooLarge { most: usize, what: &'static str },
 }
 
 /// What has changed since an earlier listing.
 #[derive(Debug, Default)]
 pub struct Changes {
-    pub entries: BTreeMap<String, Value>,
+    pub listed: Listed,
+    /// Problems besides those that are listed.
+    pub more_problems: usize,
     /// Servers that were taken out.
     pub gone: BTreeSet<String>,
     /// The newest change that was seen; the next listing starts there.
     pub newest: Option<String>,
-    pub problems: Vec<Problem>,
 }
 
 #[derive(Deserialize)]
@@ -74,7 +91,7 @@ pub fn listing(mut url: Url) -> Url {
 ///
 /// # Errors
 ///
-/// When any page is missing or wrong: half a listing is none.
+/// When any page is missing or wrong, or all of them are too much: half a listing is none.
 pub async fn changes(
     client: &Client,
     url: &Url,
@@ -82,24 +99,24 @@ pub async fn changes(
     told: &(dyn Fn(usize) + Send + Sync),
 ) -> Result<Changes, ListingError> {
     let mut changes = Changes { newest: since.map(str::to_owned), ..Changes::default() };
-    let mut listed = Listed::default();
+    let file = shown(url.as_str());
     let mut cursors = HashSet::new();
     let mut cursor: Option<String> = None;
+    let mut bytes = 0;
     for number in 1..=PAGES_MAX {
-        let page = page(client, url, since, cursor.as_deref(), number).await?;
+        let text = text_of_page(client, url, since, cursor.as_deref()).await?;
+        bytes += text.len();
+        at_most(BYTES_MAX, bytes, "bytes")?;
+        let page = page(&text, number)?;
         for item in page.servers {
-            take(&mut changes, &mut listed, item, url);
+            take(&mut changes, item, &file);
         }
-        told(listed.entries.len());
-        if listed.entries.len() > ENTRIES_MAX {
-            return Err(ListingError::Endless("it has more servers than can be"));
-        }
+        told(changes.listed.entries.len());
+        at_most(ENTRIES_MAX, changes.listed.entries.len(), "servers")?;
+        at_most(ENTRIES_MAX, changes.listed.unusable.len(), "servers that cannot be used")?;
+        at_most(GONE_MAX, changes.gone.len(), "servers that were taken out")?;
         cursor = page.metadata.next_cursor.filter(|cursor| !cursor.is_empty());
-        let Some(next) = &cursor else {
-            changes.entries = listed.entries;
-            changes.problems = listed.problems;
-            return Ok(changes);
-        };
+        let Some(next) = &cursor else { return Ok(changes) };
         if !cursors.insert(next.clone()) {
             return Err(ListingError::Endless("a page leads back to an earlier one"));
         }
@@ -107,13 +124,16 @@ pub async fn changes(
     Err(ListingError::Endless("it has more pages than can be"))
 }
 
-async fn page(
+fn at_most(most: usize, has: usize, what: &'static str) -> Result<(), ListingError> {
+    if has > most { Err(ListingError::TooLarge { most, what }) } else { Ok(()) }
+}
+
+async fn text_of_page(
     client: &Client,
     url: &Url,
     since: Option<&str>,
     cursor: Option<&str>,
-    number: usize,
-) -> Result<Page, ListingError> {
+) -> Result<String, ListingError> {
     let mut url = url.clone();
     {
         let mut query = url.query_pairs_mut();
@@ -125,29 +145,80 @@ async fn page(
             query.append_pair("cursor", cursor);
         }
     }
-    let text = fetch::get(client, &url, &Marks::default()).await?.text.unwrap_or_default();
-    let page = serde_json::from_str(&text);
-    page.map_err(|error| ListingError::Page { page: number, problem: error.to_string() })
+    Ok(fetch::get(client, &url, &Marks::default()).await?.text.unwrap_or_default())
 }
 
-fn take(changes: &mut Changes, listed: &mut Listed, item: Item, url: &Url) {
+fn page(text: &str, number: usize) -> Result<Page, ListingError> {
+    let told = |error: serde_json::Error| error.to_string().chars().take(MESSAGE_CHARACTERS_MAX).collect();
+    serde_json::from_str(text).map_err(|error| ListingError::Page { page: number, problem: told(error) })
+}
+
+fn take(changes: &mut Changes, item: Item, file: &str) {
     let official = &item.meta[OFFICIAL];
     if let Some(updated) = official["updatedAt"].as_str()
         && changes.newest.as_deref().is_none_or(|newest| newest < updated)
     {
         changes.newest = Some(updated.to_owned());
     }
-    let Some(name) = item.server["name"].as_str().map(str::to_owned) else {
-        return listed.take(url.as_str(), item.server);
-    };
-    if official["isLatest"] == Value::Bool(false) {
-        return;
+    if let Some(name) = item.server["name"].as_str() {
+        if official["isLatest"] == Value::Bool(false) {
+            return;
+        }
+        if official["status"].as_str().is_some_and(|status| matches!(status, "deleted" | "deprecated")) {
+            changes.listed.entries.remove(name);
+            // What cannot name a server has never been taken.
+            if name.parse::<ServerName>().is_ok() {
+                changes.gone.insert(name.to_owned());
+            }
+            return;
+        }
+        changes.gone.remove(name);
     }
-    if official["status"].as_str().is_some_and(|status| matches!(status, "deleted" | "deprecated")) {
-        listed.entries.remove(&name);
-        changes.gone.insert(name);
-    } else {
-        changes.gone.remove(&name);
-        listed.take(url.as_str(), item.server);
+    changes.listed.take(file, item.server);
+    if changes.listed.problems.len() > PROBLEMS_MAX {
+        changes.listed.problems.truncate(PROBLEMS_MAX);
+        changes.more_problems += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn taken(items: impl IntoIterator<Item = Value>) -> Changes {
+        let mut changes = Changes::default();
+        for item in items {
+            take(&mut changes, serde_json::from_value(item).unwrap(), "x");
+        }
+        changes
+    }
+
+    #[test]
+    fn problems_are_kept_up_to_a_bound_and_every_server_is_known_to_be_there() {
+        let changes = taken((0..1200).map(|number| json!({"server": {"name": format!("n/{number}")}})));
+        assert_eq!((changes.listed.problems.len(), changes.more_problems), (1000, 200));
+        assert_eq!(changes.listed.unusable.len(), 1200);
+    }
+
+    #[test]
+    fn what_is_too_large_is_left_out_and_the_rest_is_taken() {
+        let server = |name: &str, description: &str| {
+            json!({"server": {"name": name, "description": description, "remotes": [
+                {"type": "streamable-http", "url": "https://x.example/"},
+            ]}})
+        };
+        let changes = taken([server("n/huge", &"y".repeat(2 << 20)), server("n/good", "")]);
+        assert_eq!(changes.listed.entries.into_keys().collect::<Vec<_>>(), ["n/good"]);
+        assert!(changes.listed.problems[0].to_string().starts_with("x: n/huge: has "));
+    }
+
+    #[test]
+    fn what_was_taken_out_is_gone_until_it_is_back() {
+        let deleted = |name: &str| json!({"server": {"name": name}, "_meta": {OFFICIAL: {"status": "deleted"}}});
+        let changes = taken([deleted("n/a"), deleted("n/b"), deleted(" "), json!({"server": {"name": "n/b"}})]);
+        assert_eq!(changes.gone.into_iter().collect::<Vec<_>>(), ["n/a"]);
+        assert!(at_most(1, 1, "servers").is_ok() && at_most(1, 2, "servers").is_err());
     }
 }

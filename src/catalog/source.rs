@@ -115,8 +115,18 @@ pub fn is_source_name(name: &str) -> bool {
 #[must_use]
 pub fn shown(location: &str) -> String {
     let shown = match reqwest::Url::parse(location) {
-        Ok(url) => format!("{}://{}{}", url.scheme(), url.host_str().unwrap_or_default(), url.path()),
-        Err(_) => location.to_owned(),
+        Ok(url) => {
+            let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+            format!("{}://{}{port}{}", url.scheme(), url.host_str().unwrap_or_default(), url.path())
+        }
+        Err(_) => match location.split_once("://") {
+            // Meant as an address.
+            Some((scheme, rest)) => {
+                let bare = rest.split(['?', '#']).next().unwrap_or_default();
+                format!("{scheme}://{}", bare.rsplit('@').next().unwrap_or_default())
+            }
+            None => location.to_owned(),
+        },
     };
     shown.escape_debug().take(200).collect()
 }
@@ -187,7 +197,8 @@ mod tests {
 
     #[test]
     fn what_is_noted_of_an_address_has_no_password() {
-        assert_eq!(shown("https://me:pw@example.com:1/c.yaml?key=k#x"), "https://example.com/c.yaml");
+        assert_eq!(shown("https://me:pw@example.com:1/c.yaml?key=k#x"), "https://example.com:1/c.yaml");
+        assert_eq!(shown("https://me:pw@example.com:x/c.yaml?key=k"), "https://example.com:x/c.yaml");
         assert_eq!(shown("/srv/c.yaml"), "/srv/c.yaml");
     }
 

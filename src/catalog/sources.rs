@@ -61,6 +61,10 @@ pub struct Sources {
 struct Kept {
     sources: Vec<Source>,
     packs: BTreeMap<String, Arc<Pack>>,
+    /// How often entries have changed.
+    changes: u64,
+    /// How many of those changes are in what everybody sees.
+    shown: u64,
 }
 
 /// How far an update is.
@@ -182,7 +186,7 @@ impl Sources {
         let kind = new.kind.unwrap_or_else(|| kind_of(&new.location));
         match kind {
             SourceKind::Path | SourceKind::Imported if !Path::new(&new.location).is_absolute() => {
-                return Err(SourceError::Relative(new.location));
+                return Err(SourceError::Relative(source::shown(&new.location)));
             }
             SourceKind::Path | SourceKind::Imported => {}
             SourceKind::Url | SourceKind::Registry => {
@@ -202,9 +206,14 @@ impl Sources {
                 return Err(SourceError::TooMany);
             }
         }
-        let source = Source::new(name, kind, new.location, new.replace);
+        let source = Source::new(name.clone(), kind, new.location, new.replace);
         let given = self.ask(&source, (1, 1)).await?.unwrap_or_default();
         let added = self.take(source, given).await;
+        if added.is_err()
+            && let Err(error) = self.let_go(&name)
+        {
+            tracing::warn!(%error, catalog.source = name, "a catalog source that was not added stays in the list");
+        }
         self.changed.notify_one();
         added
     }
@@ -218,7 +227,7 @@ impl Sources {
         let _one_change_at_a_time = self.changing.lock().await;
         let kind = kind_of(location);
         if kind == SourceKind::Path && !Path::new(location).is_absolute() {
-            return Err(SourceError::Relative(location.to_owned()));
+            return Err(SourceError::Relative(source::shown(location)));
         }
         let once = Source::new(IMPORTED.to_owned(), kind, location.to_owned(), false);
         let mut given = self.ask(&once, (1, 1)).await?.unwrap_or_default();
@@ -278,6 +287,10 @@ impl Sources {
         for (before, source) in asked.into_iter().enumerate() {
             updated.push(self.update_one(source, (before + 1, of)).await);
         }
+        // A change that was cut off may be one of a source that was not asked now, or is there no more.
+        if let Err(error) = self.catch_up().await {
+            tracing::error!(%error, "the catalog does not show what its sources gave");
+        }
         updated
     }
 
@@ -316,7 +329,12 @@ impl Kept {
                 }
             }
         }
-        Ok(Self { sources, packs })
+        Ok(Self { sources, packs, ..Self::default() })
+    }
+
+    /// Whether everybody still sees what was there before a change.
+    fn is_behind(&self) -> bool {
+        self.changes != self.shown
     }
 
     fn in_order(&self) -> Vec<Arc<Pack>> {

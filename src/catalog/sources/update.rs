@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io,
     path::Path,
     sync::Arc,
     time::Duration,
@@ -26,6 +27,9 @@ const ASK_MINUTES_MAX: u64 = 15;
 /// Versions that are remembered of one server.
 const VERSIONS_MAX: usize = 20;
 
+/// What is noted of one thing that went wrong; a source has its say in it.
+const NOTED_CHARACTERS_MAX: usize = 1000;
+
 /// What a source gave.
 #[derive(Default)]
 pub(super) struct Given {
@@ -37,19 +41,22 @@ pub(super) struct Given {
     pub(super) gone: BTreeSet<String>,
     /// Whether this is everything, so that what is not in it is gone.
     pub(super) whole: bool,
+    /// The first of its problems.
     pub(super) problems: Vec<String>,
+    pub(super) problem_count: usize,
     pub(super) marks: Marks,
     pub(super) newest: Option<String>,
 }
 
 impl Given {
     fn of(source: &Source, listed: Listed, whole: bool) -> Self {
-        let names: BTreeSet<String> = listed.entries.keys().cloned().collect();
-        let mentioned = listed.problems.iter().map(|problem| problem.entry.clone()).filter(|entry| !entry.is_empty());
+        let names: Vec<String> = listed.entries.keys().cloned().chain(listed.unusable).collect();
         let (loaded, entries) = file::taken(&source.name, listed.entries);
-        let unusable = names.into_iter().chain(mentioned).filter(|name| !entries.contains_key(name)).collect();
-        let problems = listed.problems.iter().chain(&loaded.problems).map(ToString::to_string).collect();
-        Self { entries, unusable, whole, problems, ..Self::default() }
+        let unusable = names.into_iter().filter(|name| !entries.contains_key(name)).collect();
+        let problem_count = listed.problems.len() + loaded.problems.len();
+        let first = listed.problems.iter().chain(&loaded.problems).take(PROBLEMS_KEPT);
+        let problems = first.map(|problem| noted(&problem.to_string())).collect();
+        Self { entries, unusable, whole, problems, problem_count, ..Self::default() }
     }
 }
 
@@ -78,8 +85,8 @@ impl Sources {
                 let url = fetch::address(&source.location)?;
                 let fetched = fetch::get(&self.client()?, &url, &source.marks).await?;
                 let Some(text) = fetched.text else { return Ok(None) };
-                let about = source.clone();
-                let read = move || document::listed(url.as_str(), &text).map(|listed| Given::of(&about, listed, true));
+                let (name, about) = (source::shown(&source.location), source.clone());
+                let read = move || document::listed(&name, &text).map(|listed| Given::of(&about, listed, true));
                 Ok(Some(Given { marks: fetched.marks, ..blocking(read).await?? }))
             }
             SourceKind::Registry => {
@@ -90,22 +97,22 @@ impl Sources {
                 let told = |servers| self.tell_of(source, servers, place);
                 let changes = registry::changes(&self.client()?, &url, since, &told).await?;
                 let (gone, newest, about) = (changes.gone, changes.newest, source.clone());
-                let (whole, listed) =
-                    (since.is_none(), Listed { entries: changes.entries, problems: changes.problems });
+                let (whole, listed) = (since.is_none(), changes.listed);
                 let given = blocking(move || Given::of(&about, listed, whole)).await?;
-                Ok(Some(Given { gone, newest, ..given }))
+                let problem_count = given.problem_count + changes.more_problems;
+                Ok(Some(Given { gone, newest, problem_count, ..given }))
             }
         }
     }
 
     pub(super) async fn update_one(&self, source: Source, place: (usize, usize)) -> Source {
         let outcome = match self.ask(&source, place).await {
-            Ok(None) => Ok(self.checked(source.clone(), None)),
+            Ok(None) => self.catch_up().await.map(|()| self.checked(source.clone(), None)),
             Ok(Some(given)) => self.take(source.clone(), given).await,
             Err(error) => Err(error),
         };
         outcome.unwrap_or_else(|error| {
-            let problem = told(&error);
+            let problem = noted(&told(&error));
             tracing::warn!(
                 catalog.source = source.name,
                 problem,
@@ -120,8 +127,12 @@ impl Sources {
         source.checked_at = Some(self.clock.now().to_string());
         source.error = error;
         let mut kept = self.kept();
+        // In memory even if the disk does not take it, or the source would be asked again at once. What else is known of it
+        // may be newer than what it was asked with.
         if let Some(known) = kept.sources.iter_mut().find(|known| known.name == source.name) {
-            known.clone_from(&source);
+            known.checked_at.clone_from(&source.checked_at);
+            known.error.clone_from(&source.error);
+            source.clone_from(known);
         }
         if let Err(error) = source::write(&self.folder.join(LIST), &kept.sources) {
             tracing::warn!(%error, "when catalog sources were asked was not noted");
@@ -129,10 +140,11 @@ impl Sources {
         source
     }
 
-    /// Takes what a source gave, on disk and then for everybody.
+    /// Takes what a source gave, on disk and then for everybody. When it fails, or is cut off, on the way to everybody, the
+    /// next update makes up for it.
     pub(super) async fn take(&self, mut source: Source, given: Given) -> Result<Source, SourceError> {
         let old = self.kept().values(&source.name);
-        let (problem_count, problems) = (given.problems.len(), given.problems.clone());
+        let (problem_count, problems) = (given.problem_count, given.problems.clone());
         let (marks, newest) = (given.marks.clone(), given.newest.clone());
         let entries = merged(old.clone(), given);
         if entries.is_empty() {
@@ -153,35 +165,63 @@ impl Sources {
         source.marks = marks;
         source.newest = newest.or(source.newest);
         source.problem_count = problem_count;
-        source.problems = problems.into_iter().take(PROBLEMS_KEPT).collect();
+        source.problems = problems;
         let now = self.clock.now().to_string();
         source.updated_at = Some(now.clone());
         source.checked_at = Some(now);
         source.error = None;
-        {
-            let mut kept = self.kept();
-            kept.packs.insert(source.name.clone(), Arc::new(pack));
-            match kept.sources.iter_mut().find(|known| known.name == source.name) {
-                Some(known) => known.clone_from(&source),
-                None => kept.sources.push(source.clone()),
-            }
-            source::write(&self.folder.join(LIST), &kept.sources)?;
-        }
-        if is_news {
-            self.swap().await?;
-        }
+        self.keep(&source, pack, is_news)?;
+        self.catch_up().await?;
         Ok(source)
     }
 
-    pub(super) async fn forget(&self, source: &Source) -> Result<(), SourceError> {
-        {
-            let mut kept = self.kept();
-            kept.sources.retain(|known| known.name != source.name);
-            kept.packs.remove(&source.name);
-            source::write(&self.folder.join(LIST), &kept.sources)?;
+    /// Keeps a source with its entries. What the disk does not take is not kept in memory either.
+    fn keep(&self, source: &Source, pack: Pack, is_news: bool) -> io::Result<()> {
+        let mut kept = self.kept();
+        let mut sources = kept.sources.clone();
+        let known = sources.iter_mut().find(|known| known.name == source.name);
+        let is_new = known.is_none();
+        match known {
+            Some(known) => known.clone_from(source),
+            None => sources.push(source.clone()),
         }
-        let _ = std::fs::remove_file(self.pack_of(&source.name));
+        let written = source::write(&self.folder.join(LIST), &sources);
+        if written.is_err() && is_new {
+            let _ = std::fs::remove_file(self.pack_of(&source.name));
+        }
+        written?;
+        kept.sources = sources;
+        kept.packs.insert(source.name.clone(), Arc::new(pack));
+        if is_news {
+            kept.changes += 1;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn forget(&self, source: &Source) -> Result<(), SourceError> {
+        self.let_go(&source.name)?;
         self.swap().await
+    }
+
+    /// Keeps a source and its entries no longer, if they are kept. When the disk does not take it, they still are.
+    pub(super) fn let_go(&self, name: &str) -> io::Result<()> {
+        let mut kept = self.kept();
+        let others: Vec<Source> = kept.sources.iter().filter(|known| known.name != name).cloned().collect();
+        if others.len() == kept.sources.len() {
+            return Ok(());
+        }
+        source::write(&self.folder.join(LIST), &others)?;
+        kept.sources = others;
+        kept.packs.remove(name);
+        kept.changes += 1;
+        let _ = std::fs::remove_file(self.pack_of(name));
+        Ok(())
+    }
+
+    /// Lets everybody see what has changed, if a change was not seen yet.
+    pub(super) async fn catch_up(&self) -> Result<(), SourceError> {
+        let is_behind = self.kept().is_behind();
+        if is_behind { self.swap().await } else { Ok(()) }
     }
 
     /// Makes a snapshot of what there is now, indexes it, and lets everybody see it.
@@ -194,13 +234,19 @@ impl Sources {
             let tool = ToolDocument { name: tool.name, description: tool.description };
             learned.entry(server).or_default().push(tool);
         }
-        let (catalog, packs, index) = (self.catalog.clone(), self.kept().in_order(), self.index.clone());
+        let (catalog, index) = (self.catalog.clone(), self.index.clone());
+        let (packs, changes) = {
+            let kept = self.kept();
+            (kept.in_order(), kept.changes)
+        };
         let prepared = blocking(move || {
             let snapshot = catalog.prepare(&packs).with_learned(learned);
             snapshot.open_index(&index).map(|_| ())?;
             Ok::<_, SourceError>(snapshot)
         });
         self.catalog.put(prepared.await??);
+        // Only those that were there when it began.
+        self.kept().shown = changes;
         Ok(())
     }
 }
@@ -259,6 +305,10 @@ fn told(error: &(dyn std::error::Error + 'static)) -> String {
     }
 }
 
+fn noted(problem: &str) -> String {
+    problem.chars().take(NOTED_CHARACTERS_MAX).collect()
+}
+
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, SourceError> {
     tokio::task::spawn_blocking(work).await.map_err(|_| SourceError::CutOff)
 }
@@ -266,6 +316,72 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        catalog::{Catalog, sources::NewSource},
+        clock::SystemClock,
+        lifecycle::Tasks,
+        store::{Durability, Store},
+    };
+
+    async fn sources(folder: &Path) -> Sources {
+        let (tasks, _crashes) = Tasks::new();
+        let store = Store::open(folder, Durability::default(), &tasks).await.unwrap();
+        let catalog = Arc::new(Catalog::load(&[]).unwrap());
+        Sources::open(folder, catalog, store, Arc::new(SystemClock)).unwrap()
+    }
+
+    fn own(path: &Path) -> NewSource {
+        let (location, name) = (path.display().to_string(), Some("own".to_owned()));
+        NewSource { location, name, kind: None, replace: false }
+    }
+
+    fn is_seen(sources: &Sources, name: &str) -> bool {
+        sources.catalog.entry(&name.parse().unwrap()).is_some()
+    }
+
+    #[tokio::test]
+    async fn what_the_disk_does_not_take_is_as_it_was_and_can_be_tried_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("own.yaml");
+        std::fs::write(&path, "registry: {own-a: {image: x}}").unwrap();
+        let sources = sources(folder.path()).await;
+        // Where the list is written before it is put in place.
+        let aside = folder.path().join("catalog").join("sources.new");
+        std::fs::create_dir_all(&aside).unwrap();
+        assert!(matches!(sources.add(own(&path)).await, Err(SourceError::Disk(_))));
+        assert!(sources.list().is_empty() && !is_seen(&sources, "own-a"));
+        std::fs::remove_dir(&aside).unwrap();
+        sources.add(own(&path)).await.unwrap();
+        assert!(is_seen(&sources, "own-a"));
+
+        std::fs::create_dir(&aside).unwrap();
+        assert!(matches!(sources.remove("own").await, Err(SourceError::Disk(_))));
+        std::fs::write(&path, "registry: {own-b: {image: x}}").unwrap();
+        assert!(sources.update(&[]).await.unwrap()[0].error.is_some());
+        assert!(is_seen(&sources, "own-a"));
+        std::fs::remove_dir(&aside).unwrap();
+        assert_eq!(sources.update(&[]).await.unwrap()[0].error, None);
+        assert!(is_seen(&sources, "own-b") && !is_seen(&sources, "own-a"));
+        sources.remove("own").await.unwrap();
+        assert!(!is_seen(&sources, "own-b"));
+    }
+
+    #[tokio::test]
+    async fn a_change_that_was_cut_off_is_seen_after_the_next_update() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("own.yaml");
+        std::fs::write(&path, "registry: {own-a: {image: x}}").unwrap();
+        let sources = sources(folder.path()).await;
+        let source = sources.add(own(&path)).await.unwrap();
+        std::fs::write(&path, "registry: {own-b: {image: x}}").unwrap();
+        let given = sources.ask(&source, (1, 1)).await.unwrap().unwrap_or_default();
+        let kept_in = sources.pack_of("own");
+        Pack::write(&kept_in, &given.entries).unwrap();
+        sources.keep(&source, Pack::open(&kept_in, "own", source.trust()).unwrap(), true).unwrap();
+        assert!(!is_seen(&sources, "own-b"), "here the caller hung up");
+        sources.update(&[]).await.unwrap();
+        assert!(is_seen(&sources, "own-b"));
+    }
 
     fn entries(of: &[(&str, &str)]) -> BTreeMap<String, Value> {
         of.iter().map(|(name, version)| ((*name).to_owned(), json!({"metadata": {"version": version}}))).collect()

@@ -56,7 +56,7 @@ fn value(source: &Source) -> Value {
         "name": source.name,
         "kind": source.kind.word(),
         "trust": source.trust().word(),
-        "location": source.location,
+        "location": shown(&source.location),
         "servers": source.entries,
         "updated_at": source.updated_at,
         "checked_at": source.checked_at,
