@@ -1,6 +1,5 @@
 //! Tools that sessions have made of scripts.
 
-use futures_util::FutureExt as _;
 use sqlx::Row as _;
 
 use super::{Store, StoreError, corrupt, micros};
@@ -40,25 +39,15 @@ impl Store {
         servers: &[ServerName],
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        let (session, name) = (session.clone(), name.to_owned());
         let servers = serde_json::to_string(servers).map_err(corrupt)?;
-        self.writer()
-            .change(move |connection| {
-                async move {
-                    sqlx::query(
-                        "INSERT INTO session_code_tools (session, name, servers, made_at) VALUES (?, ?, ?, ?)
-                         ON CONFLICT (session, name) DO UPDATE SET servers = excluded.servers",
-                    )
-                    .bind(session.as_str())
-                    .bind(name)
-                    .bind(servers)
-                    .bind(micros(now))
-                    .execute(connection)
-                    .await?;
-                    Ok(())
-                }
-                .boxed()
-            })
-            .await
+        let statement = sqlx::query(
+            "INSERT INTO session_code_tools (session, name, servers, made_at) VALUES (?, ?, ?, ?)
+             ON CONFLICT (session, name) DO UPDATE SET servers = excluded.servers",
+        )
+        .bind(session.as_str())
+        .bind(name)
+        .bind(servers)
+        .bind(micros(now));
+        self.writer().execute(statement).await
     }
 }

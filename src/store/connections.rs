@@ -1,6 +1,5 @@
 //! Connections of clients of revisions up to 2025-11-25, so that their `Mcp-Session-Id` works after a restart.
 
-use futures_util::FutureExt as _;
 use sqlx::Row as _;
 
 use super::{Store, StoreError, corrupt, micros};
@@ -24,26 +23,16 @@ impl Store {
     ///
     /// When it could not be committed.
     pub async fn put_connection(&self, id: &str, connection: ConnectionRow, now: Timestamp) -> Result<(), StoreError> {
-        let id = id.to_owned();
-        self.writer()
-            .change(move |database| {
-                async move {
-                    sqlx::query(
-                        "INSERT INTO connections (id, session, principal, initialize, created_at) VALUES (?, ?, ?, ?, ?)
-                         ON CONFLICT (id) DO UPDATE SET initialize = excluded.initialize",
-                    )
-                    .bind(id)
-                    .bind(connection.session.as_str())
-                    .bind(connection.principal.to_string())
-                    .bind(connection.initialize)
-                    .bind(micros(now))
-                    .execute(database)
-                    .await?;
-                    Ok(())
-                }
-                .boxed()
-            })
-            .await
+        let statement = sqlx::query(
+            "INSERT INTO connections (id, session, principal, initialize, created_at) VALUES (?, ?, ?, ?, ?)
+             ON CONFLICT (id) DO UPDATE SET initialize = excluded.initialize",
+        )
+        .bind(id)
+        .bind(connection.session.as_str())
+        .bind(connection.principal.to_string())
+        .bind(connection.initialize)
+        .bind(micros(now));
+        self.writer().execute(statement).await
     }
 
     /// Reads a connection of a session that has not ended.
@@ -75,15 +64,7 @@ impl Store {
     ///
     /// When it could not be committed.
     pub async fn delete_connection(&self, id: &str) -> Result<(), StoreError> {
-        let id = id.to_owned();
-        self.writer()
-            .change(move |connection| {
-                async move {
-                    sqlx::query("DELETE FROM connections WHERE id = ?").bind(id).execute(connection).await?;
-                    Ok(())
-                }
-                .boxed()
-            })
-            .await
+        let statement = sqlx::query("DELETE FROM connections WHERE id = ?").bind(id);
+        self.writer().execute(statement).await
     }
 }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use futures_util::FutureExt as _;
 use sqlx::Row as _;
 
 use super::{Store, StoreError, micros};
@@ -25,23 +24,13 @@ impl Store {
     ///
     /// When it could not be committed.
     pub async fn set_feature(&self, name: &str, enabled: bool, now: Timestamp) -> Result<(), StoreError> {
-        let name = name.to_owned();
-        self.writer()
-            .change(move |connection| {
-                async move {
-                    sqlx::query(
-                        "INSERT INTO features (name, enabled, set_at) VALUES (?, ?, ?)
-                         ON CONFLICT (name) DO UPDATE SET enabled = excluded.enabled, set_at = excluded.set_at",
-                    )
-                    .bind(name)
-                    .bind(enabled)
-                    .bind(micros(now))
-                    .execute(connection)
-                    .await?;
-                    Ok(())
-                }
-                .boxed()
-            })
-            .await
+        let statement = sqlx::query(
+            "INSERT INTO features (name, enabled, set_at) VALUES (?, ?, ?)
+             ON CONFLICT (name) DO UPDATE SET enabled = excluded.enabled, set_at = excluded.set_at",
+        )
+        .bind(name)
+        .bind(enabled)
+        .bind(micros(now));
+        self.writer().execute(statement).await
     }
 }

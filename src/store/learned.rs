@@ -45,26 +45,16 @@ impl Store {
         surface: String,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        let server = server.to_string();
-        self.writer()
-            .change(move |connection| {
-                async move {
-                    sqlx::query(
-                        "INSERT INTO learned_surfaces (fingerprint, server, surface, learned_at) VALUES (?, ?, ?, ?)
-                         ON CONFLICT (fingerprint) DO UPDATE
-                         SET surface = excluded.surface, learned_at = excluded.learned_at",
-                    )
-                    .bind(fingerprint)
-                    .bind(server)
-                    .bind(surface)
-                    .bind(micros(now))
-                    .execute(connection)
-                    .await?;
-                    Ok(())
-                }
-                .boxed()
-            })
-            .await
+        let statement = sqlx::query(
+            "INSERT INTO learned_surfaces (fingerprint, server, surface, learned_at) VALUES (?, ?, ?, ?)
+             ON CONFLICT (fingerprint) DO UPDATE
+             SET surface = excluded.surface, learned_at = excluded.learned_at",
+        )
+        .bind(fingerprint)
+        .bind(server.as_str())
+        .bind(surface)
+        .bind(micros(now));
+        self.writer().execute(statement).await
     }
 
     /// The tools of every server that said what they do, by server.
@@ -168,26 +158,16 @@ impl Store {
         shape: String,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        let server = server.to_string();
-        self.writer()
-            .change(move |connection| {
-                async move {
-                    sqlx::query(
-                        "INSERT INTO result_shapes (fingerprint, tool, server, shape, learned_at) VALUES (?, ?, ?, ?, ?)
-                         ON CONFLICT (fingerprint, tool) DO UPDATE
-                         SET shape = excluded.shape, learned_at = excluded.learned_at",
-                    )
-                    .bind(fingerprint)
-                    .bind(tool)
-                    .bind(server)
-                    .bind(shape)
-                    .bind(micros(now))
-                    .execute(connection)
-                    .await?;
-                    Ok(())
-                }
-                .boxed()
-            })
-            .await
+        let statement = sqlx::query(
+            "INSERT INTO result_shapes (fingerprint, tool, server, shape, learned_at) VALUES (?, ?, ?, ?, ?)
+             ON CONFLICT (fingerprint, tool) DO UPDATE
+             SET shape = excluded.shape, learned_at = excluded.learned_at",
+        )
+        .bind(fingerprint)
+        .bind(tool)
+        .bind(server.as_str())
+        .bind(shape)
+        .bind(micros(now));
+        self.writer().execute(statement).await
     }
 }

@@ -1,6 +1,5 @@
 //! Sealed secrets. This module sees ciphertext only.
 
-use futures_util::FutureExt as _;
 use sqlx::{Row as _, sqlite::SqliteRow};
 
 use super::{Store, StoreError, corrupt, micros};
@@ -23,26 +22,17 @@ impl Store {
     ///
     /// When it could not be committed.
     pub async fn put_secret(&self, secret: SealedSecret, now: Timestamp) -> Result<(), StoreError> {
-        self.writer()
-            .change(move |connection| {
-                async move {
-                    sqlx::query(
-                        "INSERT INTO secrets (scope, name, nonce, ciphertext, set_at) VALUES (?, ?, ?, ?, ?)
-                         ON CONFLICT (scope, name) DO UPDATE
-                         SET nonce = excluded.nonce, ciphertext = excluded.ciphertext, set_at = excluded.set_at",
-                    )
-                    .bind(secret.scope)
-                    .bind(secret.name)
-                    .bind(secret.nonce.as_slice())
-                    .bind(secret.ciphertext)
-                    .bind(micros(now))
-                    .execute(connection)
-                    .await?;
-                    Ok(())
-                }
-                .boxed()
-            })
-            .await
+        let statement = sqlx::query(
+            "INSERT INTO secrets (scope, name, nonce, ciphertext, set_at) VALUES (?, ?, ?, ?, ?)
+             ON CONFLICT (scope, name) DO UPDATE
+             SET nonce = excluded.nonce, ciphertext = excluded.ciphertext, set_at = excluded.set_at",
+        )
+        .bind(secret.scope)
+        .bind(secret.name)
+        .bind(secret.nonce.as_slice())
+        .bind(secret.ciphertext)
+        .bind(micros(now));
+        self.writer().execute(statement).await
     }
 
     /// Every secret, sealed, by scope and name.
@@ -63,20 +53,8 @@ impl Store {
     ///
     /// When it could not be committed.
     pub async fn delete_secret(&self, scope: &str, name: &str) -> Result<(), StoreError> {
-        let (scope, name) = (scope.to_owned(), name.to_owned());
-        self.writer()
-            .change(move |connection| {
-                async move {
-                    sqlx::query("DELETE FROM secrets WHERE scope = ? AND name = ?")
-                        .bind(scope)
-                        .bind(name)
-                        .execute(connection)
-                        .await?;
-                    Ok(())
-                }
-                .boxed()
-            })
-            .await
+        let statement = sqlx::query("DELETE FROM secrets WHERE scope = ? AND name = ?").bind(scope).bind(name);
+        self.writer().execute(statement).await
     }
 }
 

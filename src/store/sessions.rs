@@ -4,9 +4,9 @@ mod rows;
 
 use futures_util::FutureExt as _;
 use serde_json::{Map, Value};
-use sqlx::{Row as _, SqliteConnection, sqlite::SqliteRow};
+use sqlx::{Row as _, sqlite::SqliteRow};
 
-use super::{Store, StoreError, corrupt, micros, timestamp};
+use super::{Store, StoreError, corrupt, micros, timestamp, writer::Statement};
 use crate::{
     clock::Timestamp,
     ids::{Principal, ServerName, SessionId, TokenHash},
@@ -21,7 +21,18 @@ impl Store {
     ///
     /// When it could not be committed, for one because its name is taken.
     pub async fn insert_session(&self, row: SessionRow) -> Result<(), StoreError> {
-        self.writer().change(move |connection| async move { insert_session(connection, row).await }.boxed()).await
+        let statement = sqlx::query(
+            "INSERT INTO sessions (id, kind, principal, name, token_hash, created_at, used_at)
+             VALUES (?, ?, ?, ?, ?, ?, ?)",
+        )
+        .bind(row.id.as_str())
+        .bind(row.kind.word())
+        .bind(row.principal.to_string())
+        .bind(row.name)
+        .bind(row.token.as_ref().map(TokenHash::as_bytes))
+        .bind(micros(row.created_at))
+        .bind(micros(row.used_at));
+        self.writer().execute(statement).await
     }
 
     /// Reads a session whole, ended or not.
@@ -154,20 +165,9 @@ impl Store {
     ///
     /// When it could not be committed, for one because the name is taken.
     pub async fn rename_session(&self, id: &SessionId, name: String) -> Result<(), StoreError> {
-        let id = id.clone();
-        self.writer()
-            .change(move |connection| {
-                async move {
-                    sqlx::query("UPDATE sessions SET name = ? WHERE id = ? AND ended_at IS NULL")
-                        .bind(name)
-                        .bind(id.as_str())
-                        .execute(connection)
-                        .await?;
-                    Ok(())
-                }
-                .boxed()
-            })
-            .await
+        let statement =
+            sqlx::query("UPDATE sessions SET name = ? WHERE id = ? AND ended_at IS NULL").bind(name).bind(id.as_str());
+        self.writer().execute(statement).await
     }
 
     /// Gives a session a bearer token of its own, in place of the one it may have.
@@ -176,20 +176,10 @@ impl Store {
     ///
     /// When it could not be committed.
     pub async fn set_session_token(&self, id: &SessionId, token: TokenHash) -> Result<(), StoreError> {
-        let id = id.clone();
-        self.writer()
-            .change(move |connection| {
-                async move {
-                    sqlx::query("UPDATE sessions SET token_hash = ? WHERE id = ? AND ended_at IS NULL")
-                        .bind(token.as_bytes())
-                        .bind(id.as_str())
-                        .execute(connection)
-                        .await?;
-                    Ok(())
-                }
-                .boxed()
-            })
-            .await
+        let statement = sqlx::query("UPDATE sessions SET token_hash = ? WHERE id = ? AND ended_at IS NULL")
+            .bind(token.as_bytes())
+            .bind(id.as_str());
+        self.writer().execute(statement).await
     }
 
     /// Ends a session: its connections and secrets are forgotten, its history stays.
@@ -251,7 +241,7 @@ impl Store {
                     .execute(&mut *connection)
                     .await?;
                     if let Some(config) = config {
-                        put_config(connection, &session, &server.server, config, server.added_at).await?;
+                        put_config(&session, &server.server, config, server.added_at).execute(connection).await?;
                     }
                     Ok(())
                 }
@@ -325,38 +315,11 @@ impl Store {
         config: Map<String, Value>,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        let (session, server) = (session.clone(), server.clone());
-        self.writer()
-            .change(move |connection| {
-                async move { put_config(connection, &session, &server, config, now).await }.boxed()
-            })
-            .await
+        self.writer().execute(put_config(session, server, config, now)).await
     }
 }
 
-async fn insert_session(connection: &mut SqliteConnection, row: SessionRow) -> Result<(), StoreError> {
-    sqlx::query(
-        "INSERT INTO sessions (id, kind, principal, name, token_hash, created_at, used_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
-    )
-    .bind(row.id.as_str())
-    .bind(row.kind.word())
-    .bind(row.principal.to_string())
-    .bind(row.name)
-    .bind(row.token.as_ref().map(TokenHash::as_bytes))
-    .bind(micros(row.created_at))
-    .bind(micros(row.used_at))
-    .execute(connection)
-    .await?;
-    Ok(())
-}
-
-async fn put_config(
-    connection: &mut SqliteConnection,
-    session: &SessionId,
-    server: &ServerName,
-    config: Map<String, Value>,
-    now: Timestamp,
-) -> Result<(), StoreError> {
+fn put_config(session: &SessionId, server: &ServerName, config: Map<String, Value>, now: Timestamp) -> Statement {
     sqlx::query(
         "INSERT INTO session_configs (session, server, config, set_at) VALUES (?, ?, ?, ?)
          ON CONFLICT (session, server) DO UPDATE SET config = excluded.config, set_at = excluded.set_at",
@@ -365,9 +328,6 @@ async fn put_config(
     .bind(server.as_str())
     .bind(Value::Object(config).to_string())
     .bind(micros(now))
-    .execute(connection)
-    .await?;
-    Ok(())
 }
 
 fn session_row(row: &SqliteRow) -> Result<SessionRow, StoreError> {

@@ -1,6 +1,5 @@
 //! Resources that clients of revisions up to 2025-11-25 follow.
 
-use futures_util::FutureExt as _;
 use sqlx::Row as _;
 
 use super::{Store, StoreError, corrupt};
@@ -23,26 +22,16 @@ impl Store {
     ///
     /// When it could not be committed, for one because there is no such connection.
     pub async fn put_subscription(&self, connection: &str, row: SubscriptionRow) -> Result<(), StoreError> {
-        let connection = connection.to_owned();
-        self.writer()
-            .change(move |database| {
-                async move {
-                    sqlx::query(
-                        "INSERT INTO subscriptions (connection, uri, server, inner_uri) VALUES (?, ?, ?, ?)
-                         ON CONFLICT (connection, uri) DO UPDATE
-                         SET server = excluded.server, inner_uri = excluded.inner_uri",
-                    )
-                    .bind(connection)
-                    .bind(row.uri)
-                    .bind(row.server.as_str())
-                    .bind(row.inner_uri)
-                    .execute(database)
-                    .await?;
-                    Ok(())
-                }
-                .boxed()
-            })
-            .await
+        let statement = sqlx::query(
+            "INSERT INTO subscriptions (connection, uri, server, inner_uri) VALUES (?, ?, ?, ?)
+             ON CONFLICT (connection, uri) DO UPDATE
+             SET server = excluded.server, inner_uri = excluded.inner_uri",
+        )
+        .bind(connection)
+        .bind(row.uri)
+        .bind(row.server.as_str())
+        .bind(row.inner_uri);
+        self.writer().execute(statement).await
     }
 
     /// Forgets that a connection's client follows a resource.
@@ -51,20 +40,9 @@ impl Store {
     ///
     /// When it could not be committed.
     pub async fn delete_subscription(&self, connection: &str, uri: &str) -> Result<(), StoreError> {
-        let (connection, uri) = (connection.to_owned(), uri.to_owned());
-        self.writer()
-            .change(move |database| {
-                async move {
-                    sqlx::query("DELETE FROM subscriptions WHERE connection = ? AND uri = ?")
-                        .bind(connection)
-                        .bind(uri)
-                        .execute(database)
-                        .await?;
-                    Ok(())
-                }
-                .boxed()
-            })
-            .await
+        let statement =
+            sqlx::query("DELETE FROM subscriptions WHERE connection = ? AND uri = ?").bind(connection).bind(uri);
+        self.writer().execute(statement).await
     }
 
     /// What a connection's client follows.

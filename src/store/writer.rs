@@ -11,8 +11,8 @@
 
 use std::{ops::ControlFlow, time::Duration};
 
-use futures_util::future::BoxFuture;
-use sqlx::{Connection as _, SqliteConnection};
+use futures_util::{FutureExt as _, future::BoxFuture};
+use sqlx::{Connection as _, Sqlite, SqliteConnection, query::Query, sqlite::SqliteArguments};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
@@ -33,6 +33,9 @@ const QUIET: Duration = Duration::from_millis(50);
 
 /// Events that may pile up before some are arranged under load too.
 const BEHIND_MAX: i64 = 65_536;
+
+/// A statement with its values.
+pub(super) type Statement = Query<'static, Sqlite, SqliteArguments>;
 
 type Acknowledge = oneshot::Sender<Result<(), StoreError>>;
 
@@ -92,6 +95,22 @@ impl Writer {
 }
 
 impl Writer {
+    /// Runs one statement and commits it.
+    ///
+    /// # Errors
+    ///
+    /// When it fails or cannot be committed: then nothing of it has happened.
+    pub(super) async fn execute(&self, statement: Statement) -> Result<(), StoreError> {
+        self.change(move |connection| {
+            async move {
+                statement.execute(connection).await?;
+                Ok(())
+            }
+            .boxed()
+        })
+        .await
+    }
+
     /// Changes when audit events are committed.
     pub(super) fn commits(&self) -> watch::Receiver<()> {
         self.commits.clone()
