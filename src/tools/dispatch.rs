@@ -178,7 +178,7 @@ impl Context {
     }
 
     async fn call_tool(
-        &self,
+        self: &Arc<Self>,
         session: &Arc<Session>,
         caller: &Caller,
         tool: &MenuTool,

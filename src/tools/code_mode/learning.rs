@@ -4,7 +4,7 @@
 //! server is learned anew. A shape has no values in it, and no secret's value among its names.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, hash_map::Entry},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -25,6 +25,11 @@ use crate::{
 const TEXT_BYTES_MAX: usize = 256 << 10;
 /// Servers whose shapes are in memory.
 const SERVERS_MAX: usize = 512;
+/// Results of one tool that are looked at while the broker runs: what they have in common is known by then, and a call is
+/// not to wait for what nobody learns from.
+const RESULTS_MAX: u8 = 32;
+/// Tools whose results are looked at.
+const TOOLS_MAX: usize = 20_000;
 
 type Shapes = Arc<BTreeMap<String, Shape>>;
 
@@ -35,6 +40,8 @@ pub(crate) struct Learning {
     clock: SharedClock,
     redactor: Redactor,
     known: Arc<Mutex<HashMap<String, Shapes>>>,
+    /// How many results of each tool were looked at.
+    seen: Arc<Mutex<HashMap<(ServerName, String), u8>>>,
 }
 
 /// The learned types of servers' tools.
@@ -42,7 +49,7 @@ pub(super) type Learned = HashMap<(ServerName, String), String>;
 
 impl Learning {
     pub(crate) fn new(store: Store, clock: SharedClock, redactor: Redactor) -> Self {
-        Self { store, clock, redactor, known: Arc::default() }
+        Self { store, clock, redactor, known: Arc::default(), seen: Arc::default() }
     }
 
     async fn shapes(&self, fingerprint: &str) -> Shapes {
@@ -81,7 +88,8 @@ impl Learning {
         Some(after)
     }
 
-    async fn learn(self, fingerprint: String, server: ServerName, tool: String, shape: Shape) {
+    async fn learn(&self, fingerprint: String, server: ServerName, tool: String, shape: Shape) {
+        let Some(shape) = self.without_secrets(&shape) else { return };
         let _ = self.shapes(&fingerprint).await;
         let Some(shape) = self.merge(&fingerprint, &tool, shape) else { return };
         let Ok(text) = serde_json::to_string(&shape) else { return };
@@ -90,11 +98,26 @@ impl Learning {
         }
     }
 
-    /// Whether this shape would say anything new.
-    fn is_news(&self, fingerprint: &str, tool: &str, shape: &Shape) -> bool {
-        let known = self.known();
-        let before = known.get(fingerprint).and_then(|shapes| shapes.get(tool));
-        before.is_none_or(|before| before.clone().merged(shape.clone()).bounded() != *before)
+    fn without_secrets(&self, shape: &Shape) -> Option<Shape> {
+        let written = serde_json::to_string(shape).ok()?;
+        serde_json::from_str(&self.redactor.redact(&written)).ok()
+    }
+
+    /// Whether another result of the tool is to be looked at.
+    fn wants(&self, server: &ServerName, tool: &str) -> bool {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = seen.len() < TOOLS_MAX;
+        match seen.entry((server.clone(), tool.to_owned())) {
+            Entry::Vacant(first) if room => {
+                first.insert(1);
+                true
+            }
+            Entry::Occupied(mut before) if *before.get() < RESULTS_MAX => {
+                *before.get_mut() += 1;
+                true
+            }
+            Entry::Vacant(_) | Entry::Occupied(_) => false,
+        }
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, HashMap<String, Shapes>> {
@@ -105,20 +128,22 @@ impl Learning {
 impl Context {
     /// Notes what a tool returned, if nobody has said what it returns. What a server returns with a session's own config or
     /// secrets has that session's names in it: it is not for others.
-    pub(crate) fn learn_result(&self, session: &Session, tool: &MenuTool, result: &CallToolResult) {
+    pub(crate) fn learn_result(self: &Arc<Self>, session: &Session, tool: &MenuTool, result: &CallToolResult) {
         if tool.tool.output_schema.is_some() || result.is_error == Some(true) {
             return;
         }
-        let Some(shape) = shape_of(result, &self.learning.redactor) else { return };
         let Some(entry) = self.catalog.entry(&tool.server) else { return };
-        if !self.is_everybodys(session, &entry, &self.config_of(session, &entry)) {
+        if !self.is_everybodys(session, &entry, &self.config_of(session, &entry))
+            || !self.learning.wants(&tool.server, &tool.tool.name)
+        {
             return;
         }
-        let Some(fingerprint) = self.fingerprint_of(&tool.server) else { return };
-        if self.learning.is_news(&fingerprint, &tool.tool.name, &shape) {
-            let learning = self.learning.clone();
-            self.tasks.spawn(learning.learn(fingerprint, tool.server.clone(), tool.tool.name.to_string(), shape));
-        }
+        let Some(shape) = shape_of(result) else { return };
+        let (context, server, tool) = (self.clone(), tool.server.clone(), tool.tool.name.to_string());
+        self.tasks.spawn(async move {
+            let Some(fingerprint) = context.fingerprint_of(&server) else { return };
+            context.learning.learn(fingerprint, server, tool, shape).await;
+        });
     }
 
     /// What was learned of the results of these servers' tools.
@@ -140,19 +165,15 @@ impl Context {
 }
 
 /// The shape of what a script would get.
-fn shape_of(result: &CallToolResult, redactor: &Redactor) -> Option<Shape> {
-    let shape = match &result.structured_content {
-        Some(structured) => Shape::of(structured),
-        None => {
-            let texts: Option<Vec<&str>> =
-                result.content.iter().map(|block| block.as_text().map(|text| text.text.as_str())).collect();
-            let text = texts?.join("\n");
-            if text.len() > TEXT_BYTES_MAX {
-                return None;
-            }
-            Shape::of(&serde_json::from_str(&text).unwrap_or(Value::String(String::new())))
-        }
-    };
-    let written = serde_json::to_string(&shape).ok()?;
-    serde_json::from_str(&redactor.redact(&written)).ok()
+fn shape_of(result: &CallToolResult) -> Option<Shape> {
+    if let Some(structured) = &result.structured_content {
+        return Some(Shape::of(structured));
+    }
+    let texts: Option<Vec<&str>> =
+        result.content.iter().map(|block| block.as_text().map(|text| text.text.as_str())).collect();
+    let text = texts?.join("\n");
+    if text.len() > TEXT_BYTES_MAX {
+        return None;
+    }
+    Some(Shape::of(&serde_json::from_str(&text).unwrap_or(Value::String(String::new()))))
 }
