@@ -8,6 +8,7 @@
 mod container;
 mod gate;
 mod image;
+mod leftovers;
 mod mounts;
 mod network;
 mod signature;
@@ -19,14 +20,7 @@ use std::{
     time::Duration,
 };
 
-use bollard::{
-    API_DEFAULT_VERSION, Docker,
-    errors::Error as ApiError,
-    models::VolumeCreateRequest,
-    query_parameters::{
-        ListContainersOptions, ListNetworksOptions, ListVolumesOptions, RemoveContainerOptions, RemoveVolumeOptions,
-    },
-};
+use bollard::{API_DEFAULT_VERSION, Docker, errors::Error as ApiError, models::VolumeCreateRequest};
 use tokio::{
     sync::{OnceCell, Semaphore},
     time::{Instant, error::Elapsed, timeout_at},
@@ -61,12 +55,6 @@ const REQUEST_SECONDS_MAX: u64 = 120;
 
 /// The longest that a pull may be given: what a clock can add to now.
 const PULL_MAX: Duration = Duration::from_secs(u32::MAX as u64);
-
-/// How long the end of a session waits for an engine that was not spoken to yet.
-const CONNECT_MAX: Duration = Duration::from_secs(5);
-
-/// Sessions that are remembered because what they left could not be removed.
-const ENDED_MAX: usize = 1000;
 
 /// Containers that are started or removed at a time: an engine that is asked for more does each of them later.
 const AT_ONCE_MAX: usize = 8;
@@ -223,138 +211,6 @@ impl Engine {
         Ok(name)
     }
 
-    /// Removes the network and the volumes of a session that has ended. Its containers are gone already.
-    ///
-    /// If the engine does not answer, the session is remembered, and what it left is removed when the engine does.
-    pub(crate) async fn end_session(&self, session: &SessionId) {
-        if self.address.is_none() {
-            return;
-        }
-        // An engine may never have been needed, and may hang: that is not to hold up the end of a session.
-        match tokio::time::timeout(CONNECT_MAX, self.docker()).await {
-            Ok(Ok(_)) => {
-                self.clear(session).await;
-            }
-            Ok(Err(_)) | Err(_) => self.remember(session),
-        }
-    }
-
-    /// Removes what an ended session left, or remembers the session. Says whether it could.
-    async fn clear(&self, session: &SessionId) -> bool {
-        let filter = format!("{SESSION}={}", session.as_str());
-        match self.remove(&filter, Extent::Session).await {
-            Ok(_) => true,
-            Err(error) => {
-                tracing::warn!(%error, "what a session's containers left was not removed; it will be tried again");
-                self.remember(session);
-                false
-            }
-        }
-    }
-
-    fn remember(&self, session: &SessionId) {
-        let mut ended = self.ended();
-        if ended.len() < ENDED_MAX {
-            ended.insert(session.clone());
-        } else if !ended.contains(session) {
-            tracing::warn!(session.id = session.as_str(), "what a session's containers left stays with the engine");
-        }
-    }
-
-    fn ended(&self) -> std::sync::MutexGuard<'_, BTreeSet<SessionId>> {
-        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Begins to remove what a broker before this one left. Nobody waits for it but the first container: an engine that is
-    /// slow to answer does not keep the broker from starting.
-    pub(crate) fn sweep(self: &Arc<Self>) {
-        if self.address.is_none() {
-            return;
-        }
-        let (engine, stopping) = (self.clone(), self.tasks.stopping_token());
-        drop(self.tasks.spawn(async move {
-            tokio::select! {
-                () = engine.swept() => {}
-                () = stopping.cancelled() => {}
-            }
-        }));
-    }
-
-    /// Completes when what an earlier broker left has been removed, or could not be: then the next caller tries again.
-    async fn swept(&self) {
-        // Why it could not is in the log. Whether the caller gets what it wants is for the engine to say.
-        let _ = self.swept.get_or_try_init(|| self.clean_up_earlier()).await;
-    }
-
-    /// Removes what an earlier broker left. Containers of this one may run already, if it could not be done before.
-    async fn clean_up_earlier(&self) -> Result<(), DockerError> {
-        self.docker().await?;
-        // A container that is being started may be about to use a network that is found here.
-        let all = u32::try_from(AT_ONCE_MAX).unwrap_or(u32::MAX);
-        let _none_starts = self.starts.acquire_many(all).await;
-        self.clean_up(Extent::Earlier).await
-    }
-
-    /// Removes containers and networks of this data folder.
-    async fn clean_up(&self, extent: Extent) -> Result<(), DockerError> {
-        let removed = self.remove(&format!("{FOLDER}={}", self.folder), extent).await;
-        match &removed {
-            Ok(0) | Err(DockerError::Unreachable { .. } | DockerError::None) => {}
-            Ok(containers) => tracing::info!(containers, "removed containers that were left running"),
-            Err(error) => tracing::warn!(%error, "containers that were left were not removed"),
-        }
-        removed.map(drop)
-    }
-
-    /// Removes networks, and containers that are left, when the broker stops. Volumes stay: sessions go on.
-    pub(crate) async fn close(&self) {
-        if self.connection.get().is_some() && self.clean_up(Extent::Folder).await.is_ok() {
-            self.clear_ended().await;
-        }
-    }
-
-    /// Removes a container, whatever state it is in. One that is gone already is fine.
-    async fn discard(&self, id: &str) {
-        let options = RemoveContainerOptions { v: true, force: true, link: false };
-        let removed = match self.docker().await {
-            Ok(docker) => docker.remove_container(id, Some(options)).await,
-            Err(_) => return,
-        };
-        match removed {
-            // Gone, or being removed.
-            Ok(()) | Err(ApiError::DockerResponseServerError { status_code: 404 | 409, .. }) => {}
-            Err(error) => {
-                tracing::warn!(%error, container.id = id, "a container was not removed; it will be tried again");
-                self.undone().push(id.to_owned());
-            }
-        }
-    }
-
-    /// Removes what could not be removed before.
-    async fn discard_undone(&self) {
-        let undone = std::mem::take(&mut *self.undone());
-        futures_util::future::join_all(undone.iter().map(|id| self.discard(id))).await;
-        let any_ended = !self.ended().is_empty();
-        if any_ended && self.docker().await.is_ok() {
-            self.clear_ended().await;
-        }
-    }
-
-    /// Removes what sessions left that have ended, until the engine fails.
-    async fn clear_ended(&self) {
-        let mut ended = std::mem::take(&mut *self.ended());
-        while let Some(session) = ended.pop_first() {
-            if !self.clear(&session).await {
-                break;
-            }
-        }
-        self.ended().append(&mut ended);
-    }
-
-    fn undone(&self) -> std::sync::MutexGuard<'_, Vec<String>> {
-        self.undone.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// An engine that cannot be reached is what went wrong, whatever was asked of it.
     fn plainly(&self, error: DockerError) -> DockerError {
         match error {
@@ -363,62 +219,6 @@ impl Engine {
             }
             other => other,
         }
-    }
-
-    /// Removes what has a label. Says how many containers that were.
-    async fn remove(&self, label: &str, extent: Extent) -> Result<usize, DockerError> {
-        let docker = self.docker().await?;
-        let filters = || {
-            let labels = vec![format!("{FOLDER}={}", self.folder), label.to_owned()];
-            Some(HashMap::from([("label".to_owned(), labels)]))
-        };
-        let options = ListContainersOptions { all: true, filters: filters(), ..Default::default() };
-        let mut containers = docker.list_containers(Some(options)).await.map_err(failed("list containers"))?;
-        containers.retain(|container| extent.covers(container.labels.as_ref(), &self.run));
-        let ids: Vec<String> = containers.iter().filter_map(|container| container.id.clone()).collect();
-        for some in ids.chunks(AT_ONCE_MAX) {
-            futures_util::future::join_all(some.iter().map(|id| self.discard(id))).await;
-        }
-        let names: Vec<&str> =
-            containers.iter().flat_map(|container| container.names.iter().flatten()).map(String::as_str).collect();
-        let mut networks = docker
-            .list_networks(Some(ListNetworksOptions { filters: filters() }))
-            .await
-            .map_err(failed("list networks"))?;
-        networks.retain(|network| extent.covers(network.labels.as_ref(), &self.run));
-        for network in networks.into_iter().filter_map(|network| network.name) {
-            self.remove_network(&network, &names).await;
-        }
-        if extent == Extent::Session {
-            let found = docker
-                .list_volumes(Some(ListVolumesOptions { filters: filters() }))
-                .await
-                .map_err(failed("list volumes"))?;
-            for volume in found.volumes.unwrap_or_default() {
-                if let Err(error) = docker.remove_volume(&volume.name, None::<RemoveVolumeOptions>).await {
-                    tracing::warn!(%error, volume.name, "a volume was not removed");
-                }
-            }
-        }
-        Ok(ids.len())
-    }
-}
-
-/// How much is removed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Extent {
-    /// Containers and networks that an earlier broker made.
-    Earlier,
-    /// Containers and networks.
-    Folder,
-    /// Containers, networks and volumes.
-    Session,
-}
-
-impl Extent {
-    /// Whether it covers what has these labels, when this broker's run is `run`.
-    fn covers(self, labels: Option<&HashMap<String, String>>, run: &str) -> bool {
-        self != Self::Earlier || labels.and_then(|labels| labels.get(RUN)).is_none_or(|made_by| made_by != run)
     }
 }
 
@@ -473,25 +273,31 @@ impl Engine {
         tail: Tail,
         link: &Link,
     ) -> Result<(Container, Streams), DockerError> {
-        let (engine, mut launch, link) = (self.clone(), launch.clone(), link.clone());
-        let starting = self.tasks.spawn(async move {
-            launch.image = engine.fetched(&launch.image, engine.settings.pull, &link).await?;
-            engine.run(&launch, &owner, tail).await
-        });
-        starting.await.unwrap_or_else(|_| Err(DockerError::Cut)).map_err(|error| self.plainly(error))
+        self.start_with(launch.clone(), owner, tail, link.clone(), self.settings.pull).await
     }
 
     /// Starts a container whose image was fetched before; if it is gone since, it is pulled again.
     pub(crate) async fn start_again(
         self: &Arc<Self>,
-        mut launch: ContainerLaunch,
+        launch: ContainerLaunch,
         owner: Owner,
         tail: Tail,
     ) -> Result<(Container, Streams), DockerError> {
+        let pull = if self.settings.pull == Pull::Never { Pull::Never } else { Pull::Missing };
+        self.start_with(launch, owner, tail, Link::closed(), pull).await
+    }
+
+    async fn start_with(
+        self: &Arc<Self>,
+        mut launch: ContainerLaunch,
+        owner: Owner,
+        tail: Tail,
+        link: Link,
+        pull: Pull,
+    ) -> Result<(Container, Streams), DockerError> {
         let engine = self.clone();
         let starting = self.tasks.spawn(async move {
-            let pull = if engine.settings.pull == Pull::Never { Pull::Never } else { Pull::Missing };
-            launch.image = engine.fetched(&launch.image, pull, &Link::closed()).await?;
+            launch.image = engine.fetched(&launch.image, pull, &link).await?;
             engine.run(&launch, &owner, tail).await
         });
         starting.await.unwrap_or_else(|_| Err(DockerError::Cut)).map_err(|error| self.plainly(error))
@@ -528,34 +334,5 @@ impl Engine {
         let mut pulls = self.pulls.lock().unwrap_or_else(PoisonError::into_inner);
         pulls.retain(|_, lock| Arc::strong_count(lock) > 1);
         pulls.entry(image.to_owned()).or_default().clone()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn what_an_engine_that_does_not_answer_keeps_is_not_forgotten() {
-        let folder = tempfile::tempdir().unwrap();
-        let address = format!("unix://{}", folder.path().join("engine.sock").display());
-        let settings = ContainerSettings { engine: Some(address), ..ContainerSettings::default() };
-        let (tasks, _crashes) = Tasks::new();
-        let engine = Engine::new(settings, "folder", Duration::from_secs(1), &tasks);
-        engine.swept().await;
-        assert!(engine.swept.get().is_none());
-        let session = SessionId::random();
-        engine.end_session(&session).await;
-        engine.discard_undone().await;
-        assert!(engine.ended().contains(&session));
-    }
-
-    #[test]
-    fn a_late_sweep_spares_what_this_broker_made() {
-        let labels = |run: &str| HashMap::from([(RUN.to_owned(), run.to_owned())]);
-        assert!(!Extent::Earlier.covers(Some(&labels("this")), "this"));
-        assert!(Extent::Earlier.covers(Some(&labels("another")), "this"));
-        assert!(Extent::Earlier.covers(None, "this"));
-        assert!(Extent::Folder.covers(Some(&labels("this")), "this"));
     }
 }

@@ -4,19 +4,21 @@ use serde_json::{Value, json};
 
 use crate::support::{Era, FixtureCatalog, TestBroker, TestClient, broker::eventually};
 
-fn catalog() -> FixtureCatalog {
+/// One server.
+pub(crate) fn catalog() -> FixtureCatalog {
     FixtureCatalog::new().server("one", &[], &[])
 }
 
 /// A client with a server and a code tool over it.
-async fn coder(broker: &TestBroker) -> TestClient {
+pub(crate) async fn coder(broker: &TestBroker) -> TestClient {
     let client = broker.connect(Era::Legacy).await;
     client.add("one").await;
     client.ok("code-mode", json!({"servers": ["one"], "name": "x"})).await;
     client
 }
 
-async fn script(client: &TestClient, source: &str) -> Value {
+/// What a script answers, run by that tool.
+pub(crate) async fn script(client: &TestClient, source: &str) -> Value {
     client.call("code-mode-x", json!({"script": source})).await.structured()
 }
 

@@ -8,29 +8,17 @@ use rmcp::{
     service::PeerRequestOptions,
 };
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::support::{
-    Era, FixtureCatalog, TestBroker, TestClient,
-    broker::eventually,
-    client::object,
-    process::{Home, program},
+use crate::{
+    scripts::{catalog, coder, script},
+    support::{
+        TestBroker,
+        broker::eventually,
+        client::object,
+        process::{Home, program},
+    },
 };
-
-fn catalog() -> FixtureCatalog {
-    FixtureCatalog::new().server("one", &[], &[])
-}
-
-async fn coder(broker: &TestBroker) -> TestClient {
-    let client = broker.connect(Era::Legacy).await;
-    client.add("one").await;
-    client.ok("code-mode", json!({"servers": ["one"], "name": "x"})).await;
-    client
-}
-
-async fn script(client: &TestClient, source: &str) -> Value {
-    client.call("code-mode-x", json!({"script": source})).await.structured()
-}
 
 /// A way to the program that is this test's own, by which its workers are known.
 fn own_program(settings: &mut CodeModeSettings, folder: &Path) {

@@ -157,7 +157,7 @@ impl Door {
         closed: &CancellationToken,
     ) {
         let mut failures = 0;
-        while let Ok(turn) = turns.clone().acquire_owned().await {
+        loop {
             let stream = match listener.accept().await {
                 Ok((stream, _)) => stream,
                 Err(error) => {
@@ -169,12 +169,13 @@ impl Door {
                     if failures == ACCEPT_FAILURES_MAX {
                         return;
                     }
-                    drop(turn);
                     tokio::time::sleep(ACCEPT_AGAIN).await;
                     continue;
                 }
             };
             failures = 0;
+            // After it was accepted: a door at which nobody knocks takes no turn from the others.
+            let Ok(turn) = turns.clone().acquire_owned().await else { return };
             let (door, tail, closed) = (self.clone(), tail.clone(), closed.clone());
             drop(tasks.spawn(async move {
                 let _turn = turn;
