@@ -72,7 +72,9 @@ async fn add(
     Json(new): Json<NewSource>,
 ) -> Answer {
     state.recorded(Kind::Catalog, &principal, &format!("add {}", shown(&new.location))).await?;
-    Ok(Json(json!({"sources": [value(&state.inner.sources.add(new).await?)]})))
+    let at = state.clone();
+    let added = state.detached(async move { at.inner.sources.add(new).await }).await??;
+    Ok(Json(json!({"sources": [value(&added)]})))
 }
 
 #[derive(Deserialize)]
@@ -87,7 +89,9 @@ async fn import(
     Json(import): Json<Import>,
 ) -> Answer {
     state.recorded(Kind::Catalog, &principal, &format!("import {}", shown(&import.location))).await?;
-    Ok(Json(json!({"sources": [value(&state.inner.sources.import(&import.location).await?)]})))
+    let at = state.clone();
+    let imported = state.detached(async move { at.inner.sources.import(&import.location).await }).await??;
+    Ok(Json(json!({"sources": [value(&imported)]})))
 }
 
 async fn remove(
@@ -96,7 +100,8 @@ async fn remove(
     Path(name): Path<String>,
 ) -> Answer {
     state.recorded(Kind::Catalog, &principal, &format!("remove {}", shown(&name))).await?;
-    state.inner.sources.remove(&name).await?;
+    let at = state.clone();
+    state.detached(async move { at.inner.sources.remove(&name).await }).await??;
     sources(State(state)).await
 }
 
@@ -114,7 +119,8 @@ async fn update(
 ) -> Answer {
     let what: Vec<String> = update.sources.iter().take(10).map(|name| format!(" {}", shown(name))).collect();
     state.recorded(Kind::Catalog, &principal, &format!("update{}", what.join(""))).await?;
-    let updated = state.inner.sources.update(&update.sources).await?;
+    let at = state.clone();
+    let updated = state.detached(async move { at.inner.sources.update(&update.sources).await }).await??;
     Ok(Json(json!({"sources": updated.iter().map(value).collect::<Vec<_>>()})))
 }
 
