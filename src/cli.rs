@@ -10,6 +10,7 @@ mod audit;
 mod backup;
 mod broker;
 mod catalog;
+mod client;
 mod doctor;
 mod feature;
 mod output;
@@ -86,6 +87,9 @@ enum Command {
     /// Look into the catalog, and keep its sources
     #[command(subcommand)]
     Catalog(catalog::CatalogCommand),
+    /// Connect client programs: Claude Code, Codex, Cursor, VS Code and others
+    #[command(subcommand)]
+    Client(client::ClientCommand),
     /// Pull images of servers ahead, so that adding them need not wait
     Pull(pull::PullArgs),
     /// Show whether a broker is running, and where
@@ -190,6 +194,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Audit(args) => audit::run(&global, *args).await,
         Command::Backup(args) => backup::run(&global, args).await,
         Command::Catalog(command) => catalog::run(&global, command).await,
+        Command::Client(command) => client::run(&global, command).await,
         Command::Pull(args) => pull::run(&global, args).await,
         Command::Status => status::run(&global).await,
         Command::Doctor => doctor::run(&global).await,

@@ -13,6 +13,7 @@ mod support;
 mod answers;
 mod audit;
 mod chaos;
+mod clients;
 mod code_mode;
 mod command_line;
 mod containers;
