@@ -226,7 +226,10 @@ impl<'a> Plain<'a> {
         let lines: Vec<&str> = self.original[mark.len()..].split_inclusive('\n').collect();
         let windows = lines.iter().filter(|line| line.ends_with("\r\n")).count() * 2 > lines.len();
         let mut carried = mark.to_owned();
-        for change in TextDiff::from_lines(self.text.as_str(), edited).iter_all_changes() {
+        // Cut as `lines` is, so that lines of the two have the same numbers.
+        let (old, new): (Vec<&str>, Vec<&str>) =
+            (self.text.split_inclusive('\n').collect(), edited.split_inclusive('\n').collect());
+        for change in TextDiff::from_slices(&old, &new).iter_all_changes() {
             match (change.tag(), change.old_index().and_then(|index| lines.get(index))) {
                 (ChangeTag::Equal, Some(line)) => carried.push_str(line),
                 (ChangeTag::Insert, _) if windows => carried.push_str(&change.value().replace('\n', "\r\n")),

@@ -24,6 +24,7 @@ mod hostile_scripts;
 mod isolation;
 mod kill;
 mod official_clients;
+mod operator;
 mod proxy;
 mod real_servers;
 mod remote;
