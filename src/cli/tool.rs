@@ -92,7 +92,7 @@ async fn answer(broker: &Broker, command: ToolCommand) -> anyhow::Result<ExitCod
         }
         ToolCommand::Inspect { name, at } => {
             let session = chosen(broker, at.session.as_deref()).await?;
-            let tool = named(tools(broker, &session).await?, &name)?;
+            let tool = named(&tools(broker, &session).await?, &name)?;
             match at.format {
                 Format::Json => output::say(serde_json::to_string_pretty(&tool)?),
                 Format::Table => inspect(&tool)?,
@@ -101,7 +101,7 @@ async fn answer(broker: &Broker, command: ToolCommand) -> anyhow::Result<ExitCod
         ToolCommand::Call { name, values, json, at } => {
             let session = chosen(broker, at.session.as_deref()).await?;
             let given = Given::read(json.as_deref(), &values)?;
-            let tool = named(tools(broker, &session).await?, &name)?;
+            let tool = named(&tools(broker, &session).await?, &name)?;
             let arguments = given.typed(&tool["inputSchema"])?;
             let body = json!({"name": tool["name"], "arguments": arguments});
             let path = format!("/v1/sessions/{session}/tools");
@@ -125,7 +125,7 @@ async fn tools(broker: &Broker, session: &str) -> anyhow::Result<Vec<Value>> {
 }
 
 /// The tool of that name, or the only one whose server calls it that.
-fn named(tools: Vec<Value>, wanted: &str) -> anyhow::Result<Value> {
+fn named(tools: &[Value], wanted: &str) -> anyhow::Result<Value> {
     let ends = format!("__{wanted}");
     let is_it = |tool: &&Value| tool["name"] == wanted;
     let ends_so = |tool: &&Value| tool["name"].as_str().is_some_and(|name| name.ends_with(&ends));

@@ -242,3 +242,63 @@ fn io(doing: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> FileEr
     let path = path.to_owned();
     move |source| FileError::Io { doing, path, source }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    fn outcome(before: Option<&str>, after: &str) -> Outcome {
+        Outcome { before: before.map(str::to_owned), after: Some(after.to_owned()), keep: true, restored: false }
+    }
+
+    #[tokio::test]
+    async fn what_changed_meanwhile_is_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("mcp.json");
+        fs::write(&path, "one").unwrap();
+        let mut plans = 0;
+        let written = change::<FileError>(&path, false, |before, _| {
+            plans += 1;
+            if plans == 1 {
+                fs::write(&path, "two").unwrap();
+            }
+            Ok(outcome(before, &format!("{} and ours", before.unwrap_or_default())))
+        });
+        assert_eq!(written.await.unwrap().outcome.before.as_deref(), Some("two"));
+        assert_eq!(fs::read_to_string(&path).unwrap(), "two and ours");
+        assert_eq!(fs::read_to_string(backup_of(&path).unwrap()).unwrap(), "two");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "no temporary file is left");
+    }
+
+    #[tokio::test]
+    async fn a_file_that_never_rests_is_given_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("mcp.json");
+        fs::write(&path, "0").unwrap();
+        let mut plans = 0;
+        let written = change::<FileError>(&path, false, |before, _| {
+            plans += 1;
+            fs::write(&path, plans.to_string()).unwrap();
+            Ok(outcome(before, "ours"))
+        });
+        assert!(matches!(written.await, Err(FileError::Busy { .. })));
+        assert_eq!(fs::read_to_string(&path).unwrap(), TRIES_MAX.to_string());
+    }
+
+    #[tokio::test]
+    async fn whoever_holds_the_folder_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("mcp.json");
+        fs::write(&path, "one").unwrap();
+        let held = lock(folder.path()).await.unwrap();
+        let changing = change::<FileError>(&path, false, |before, _| Ok(outcome(before, "ours")));
+        let mut changing = std::pin::pin!(changing);
+        assert!(changing.as_mut().now_or_never().is_none());
+        assert_eq!(fs::read_to_string(&path).unwrap(), "one");
+        drop(held);
+        changing.await.unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "ours");
+    }
+}

@@ -8,7 +8,7 @@
 //! | Cursor | `~/.cursor/mcp.json`, `.cursor/mcp.json` | <https://cursor.com/docs/mcp> |
 //! | VS Code | `Code/User/mcp.json`, `.vscode/mcp.json` | <https://code.visualstudio.com/docs/copilot/reference/mcp-configuration> |
 //! | Gemini CLI | `~/.gemini/settings.json` (`$GEMINI_CLI_HOME`), `.gemini/settings.json` | <https://geminicli.com/docs/tools/mcp-server> |
-//! | Goose | `~/.config/goose/config.yaml`, `%APPDATA%\Block\goose\config\config.yaml` | <https://block.github.io/goose/docs/guides/config-files> |
+//! | Goose | `~/.config/goose/config.yaml`, `%APPDATA%\Block\goose\config\config.yaml` | <https://block.github.io/goose/docs/guides/config-files>, references to the environment in its pull request 5439 |
 //! | Zed | `~/.config/zed/settings.json`, `%APPDATA%\Zed\settings.json`, `.zed/settings.json` | <https://zed.dev/docs/ai/mcp> |
 //! | Windsurf | `~/.codeium/windsurf/mcp_config.json` | <https://docs.windsurf.com/windsurf/cascade/mcp> |
 //! | Continue | `~/.continue/config.yaml` (`$CONTINUE_GLOBAL_DIR`), `.continue/mcpServers/*.yaml` | <https://docs.continue.dev/customize/deep-dives/mcp> |
