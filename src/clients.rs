@@ -1,7 +1,7 @@
 //! Client programs: where each keeps its MCP servers, and how the broker is written down there.
 //!
 //! [`known`] is the table of them, with where each fact is documented; [`entry`] says what the broker's entry looks like in
-//! each; [`edit`] changes a text by that entry alone; [`file`] changes a file so that it is always whole. Nothing here
+//! each; [`edit`] changes a text by that entry alone; [`mod@file`] changes a file so that it is always whole. Nothing here
 //! talks to a broker or prints.
 
 pub mod edit;
