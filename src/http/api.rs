@@ -5,7 +5,9 @@
 
 mod audit;
 mod catalog;
+mod logs;
 mod sessions;
+mod tools;
 mod upkeep;
 
 use std::sync::{Arc, OnceLock};
@@ -110,6 +112,8 @@ pub(super) fn router(state: ApiState) -> Router {
         .merge(sessions::router())
         .merge(audit::router())
         .merge(upkeep::router())
+        .merge(tools::router())
+        .merge(logs::router())
         .merge(catalog::router())
         .with_state(state)
 }
@@ -205,6 +209,12 @@ type Answer = Result<Json<Value>, ApiError>;
 async fn status(State(state): State<ApiState>) -> Answer {
     let inner = &state.inner;
     let snapshot = inner.catalog.snapshot();
+    let running: Vec<Value> = inner
+        .supervisor
+        .instances()
+        .iter()
+        .map(|(key, state)| json!({"session": key.session, "server": key.server, "state": state}))
+        .collect();
     Ok(Json(json!({
         "version": env!("CARGO_PKG_VERSION"),
         "pid": std::process::id(),
@@ -212,6 +222,7 @@ async fn status(State(state): State<ApiState>) -> Answer {
         "url": inner.base_url.get(),
         "sessions": inner.tools.sessions().list().await?.len(),
         "instances": inner.supervisor.running(),
+        "running": running,
         "catalog": {"servers": snapshot.len(), "problems": snapshot.problems().len()},
     })))
 }

@@ -161,7 +161,7 @@ struct Wanted {
 }
 
 impl ApiState {
-    async fn session(&self, id: &SessionId) -> Result<Arc<Session>, ApiError> {
+    pub(super) async fn session(&self, id: &SessionId) -> Result<Arc<Session>, ApiError> {
         self.inner.tools.sessions().get(id).await?.ok_or_else(ApiError::no_session)
     }
 
