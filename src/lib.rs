@@ -23,6 +23,7 @@ pub mod catalog;
 pub mod cli;
 pub mod clock;
 pub mod codemode;
+pub mod compose;
 pub mod config;
 pub mod endpoint;
 pub mod features;
