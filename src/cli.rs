@@ -160,10 +160,15 @@ pub fn run(cli: Cli) -> ExitCode {
     if let Command::JsWorker { heap_bytes, cpu_seconds } = cli.command {
         return js_runtime::worker::main(heap_bytes, cpu_seconds);
     }
-    let chatty = matches!(cli.command, Command::Serve(_));
-    let filter = cli.global.log.as_deref().or(if chatty { None } else { Some("warn") });
+    let serves = matches!(cli.command, Command::Serve(_));
+    let filter = cli.global.log.as_deref().or(if serves { None } else { Some("warn") });
     telemetry::start(filter, cli.global.log_format);
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    // One client's calls come one after another: handing them from thread to thread only makes each of them wait.
+    let mut runtime = match serves {
+        true => tokio::runtime::Builder::new_multi_thread(),
+        false => tokio::runtime::Builder::new_current_thread(),
+    };
+    let runtime = match runtime.enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             output::complain(&anyhow::Error::new(error).context("could not start the runtime"));

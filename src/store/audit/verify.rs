@@ -1,7 +1,7 @@
 //! Walking the chain again.
 
 use data_encoding::HEXLOWER;
-use futures_util::TryStreamExt as _;
+use futures_util::FutureExt as _;
 use sqlx::{Row as _, SqlitePool, sqlite::SqliteRow};
 
 use super::{Closed, Event, Opened, Verification, append::event_hash, call_id, prune};
@@ -12,43 +12,55 @@ use crate::{
 
 /// Columns are read by their place: there are millions of rows.
 const OPENED: &str = "SELECT seq, hash, record, at, parent, session, principal, client, kind, server, name, arguments,
-     arguments_bytes, arguments_hash, trace FROM audit_opened WHERE seq > ? ORDER BY seq";
+     arguments_bytes, arguments_hash, trace FROM audit_opened WHERE seq > ?1 AND seq <= ?2 ORDER BY seq";
 
 const CLOSED: &str = "SELECT seq, hash, record, at, duration, status, error, result, result_bytes, result_hash
-     FROM audit_closed WHERE seq > ? ORDER BY seq";
+     FROM audit_closed WHERE seq > ?1 AND seq <= ?2 ORDER BY seq";
+
+/// Events that are read while those before them are checked: enough that neither waits for the other at every row.
+const EVENTS: i64 = 256;
 
 /// The kind of record that a cut of the log is.
 const CUT_KIND: &str = "audit";
 
+/// Walks from the event after `begin` to `end`: what is written meanwhile is left for the next walk.
 pub(super) async fn run(
     readers: &SqlitePool,
     begin: (i64, [u8; 32]),
+    end: i64,
     checkpoint: Option<(i64, [u8; 32])>,
 ) -> Result<Verification, StoreError> {
-    let mut opened = sqlx::query(OPENED).bind(begin.0).fetch(readers);
-    let mut closed = sqlx::query(CLOSED).bind(begin.0).fetch(readers);
-    let mut next_opened = opened.try_next().await?;
-    let mut next_closed = closed.try_next().await?;
     let mut walk = Walk::from(begin, checkpoint);
-    loop {
-        let seq = |row: &Option<SqliteRow>| row.as_ref().map(|row| row.try_get::<i64, _>(0)).transpose();
-        let takes_opened = match (seq(&next_opened)?, seq(&next_closed)?) {
-            (None, None) => break,
-            (Some(opened), Some(closed)) => opened < closed,
-            (opened, _) => opened.is_some(),
-        };
-        let row = if takes_opened { next_opened.take() } else { next_closed.take() };
-        let Some(row) = row else { break };
-        if let Some(broken) = walk.step(&row, takes_opened)? {
+    let mut next = Part::read(readers, begin.0, end).await?;
+    let mut after = begin.0 + EVENTS;
+    while after < end {
+        let (read, broken) =
+            tokio::join!(biased; Part::read(readers, after, end), std::future::ready(()).map(|()| walk.along(&next)));
+        if let Some(broken) = broken? {
             return Ok(broken);
         }
-        if takes_opened {
-            next_opened = opened.try_next().await?;
-        } else {
-            next_closed = closed.try_next().await?;
-        }
+        next = read?;
+        after += EVENTS;
     }
-    Ok(walk.end())
+    Ok(match walk.along(&next)? {
+        Some(broken) => broken,
+        None => walk.end(),
+    })
+}
+
+/// Events that follow each other, those that open a record apart from those that close one.
+struct Part {
+    opened: Vec<SqliteRow>,
+    closed: Vec<SqliteRow>,
+}
+
+impl Part {
+    async fn read(readers: &SqlitePool, after: i64, end: i64) -> Result<Self, StoreError> {
+        let last = end.min(after + EVENTS);
+        let rows = |statement: &'static str| sqlx::query(statement).bind(after).bind(last).fetch_all(readers);
+        let (opened, closed) = tokio::try_join!(rows(OPENED), rows(CLOSED))?;
+        Ok(Self { opened, closed })
+    }
 }
 
 struct Walk {
@@ -83,6 +95,23 @@ impl Walk {
             first: self.begin + 1,
             last: self.seq,
             last_hash: HEXLOWER.encode(&self.hash),
+        }
+    }
+
+    /// Says what is broken, if anything is.
+    fn along(&mut self, part: &Part) -> Result<Option<Verification>, StoreError> {
+        let (mut opened, mut closed) = (part.opened.iter().peekable(), part.closed.iter().peekable());
+        loop {
+            let seq = |row: Option<&&SqliteRow>| row.map(|row| row.try_get::<i64, _>(0)).transpose();
+            let takes_opened = match (seq(opened.peek())?, seq(closed.peek())?) {
+                (Some(opened), Some(closed)) => opened < closed,
+                (opened, _) => opened.is_some(),
+            };
+            let row = if takes_opened { opened.next() } else { closed.next() };
+            let Some(row) = row else { return Ok(None) };
+            if let Some(broken) = self.step(row, takes_opened)? {
+                return Ok(Some(broken));
+            }
         }
     }
 
