@@ -30,6 +30,7 @@ pub mod features;
 pub mod http;
 pub mod ids;
 pub mod lifecycle;
+pub mod profiles;
 pub mod secrets;
 pub mod session;
 pub mod store;

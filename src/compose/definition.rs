@@ -156,7 +156,7 @@ impl Offer {
     pub fn notice(&self) -> String {
         format!(
             "The working folder has a Compose file that nobody has agreed to, so nothing of it runs. It would start:\n- {}\n\
-             If the user wants that, they run `{}` and connect again.",
+             If the user wants that, they run `{}`, and the servers are there.",
             self.lines().join("\n- "),
             self.command()
         )

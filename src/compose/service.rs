@@ -127,7 +127,7 @@ impl Service<'_> {
             }
         };
         if !words.is_empty() {
-            self.shows(format!("{key} {}", shown(&words.join(" "))));
+            self.shows(&format!("{key} {}", shown(&words.join(" "))));
         }
         words.iter().map(|word| self.text(key, word)).collect()
     }
@@ -307,7 +307,7 @@ impl Service<'_> {
         self.from_outside.dedup();
         if !self.from_outside.is_empty() {
             let names: Vec<String> = self.from_outside.iter().map(|name| shown(name)).collect();
-            self.shows(format!("is given the values of {}", shown(&names.join(", "))));
+            self.shows(&format!("is given the values of {}", shown(&names.join(", "))));
         }
         self.definition.shown = self.shown.join("; ");
         (!self.failed).then_some(self.definition)
@@ -357,8 +357,8 @@ impl Service<'_> {
         self.file.volumes.contains(volume)
     }
 
-    pub(super) fn shows(&mut self, what: String) {
-        self.shown.push(displayable(&what, 3 * SHOWN_CHARACTERS_MAX));
+    pub(super) fn shows(&mut self, what: &str) {
+        self.shown.push(displayable(what, 3 * SHOWN_CHARACTERS_MAX));
     }
 
     pub(super) fn error(&mut self, at: &str, message: impl Into<String>) {

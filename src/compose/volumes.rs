@@ -82,7 +82,7 @@ impl Service<'_> {
             }
             Source::Folder(path) => {
                 let source = self.resolved(&path)?;
-                self.shows(format!(
+                self.shows(&format!(
                     "mounts {} at {target}{}",
                     source.display(),
                     if read_only { "" } else { ", writable" }
@@ -178,7 +178,7 @@ fn is_known(key: &str, value: &Value) -> bool {
         "bind" => value
             .as_object()
             .is_some_and(|bind| bind.keys().all(|key| matches!(key.as_str(), "create_host_path" | "selinux"))),
-        "volume" => value.as_object().is_some_and(|volume| volume.is_empty()),
+        "volume" => value.as_object().is_some_and(Map::is_empty),
         _ => key.starts_with("x-"),
     }
 }

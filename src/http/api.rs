@@ -5,6 +5,8 @@
 
 mod audit;
 mod catalog;
+mod compose;
+mod profiles;
 mod sessions;
 mod upkeep;
 
@@ -111,6 +113,8 @@ pub(super) fn router(state: ApiState) -> Router {
         .merge(audit::router())
         .merge(upkeep::router())
         .merge(catalog::router())
+        .merge(profiles::router())
+        .merge(compose::router())
         .with_state(state)
 }
 

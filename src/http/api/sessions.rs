@@ -161,7 +161,7 @@ struct Wanted {
 }
 
 impl ApiState {
-    async fn session(&self, id: &SessionId) -> Result<Arc<Session>, ApiError> {
+    pub(super) async fn session(&self, id: &SessionId) -> Result<Arc<Session>, ApiError> {
         self.inner.tools.sessions().get(id).await?.ok_or_else(ApiError::no_session)
     }
 
@@ -224,7 +224,7 @@ impl ApiState {
     }
 
     /// Has one of the broker's own tools do something, recorded as any call.
-    async fn manage(
+    pub(super) async fn manage(
         &self,
         session: &Arc<Session>,
         caller: Caller,
