@@ -6,8 +6,10 @@
 mod audit;
 mod catalog;
 mod compose;
+mod logs;
 mod profiles;
 mod sessions;
+mod tools;
 mod upkeep;
 
 use std::sync::{Arc, OnceLock};
@@ -112,6 +114,8 @@ pub(super) fn router(state: ApiState) -> Router {
         .merge(sessions::router())
         .merge(audit::router())
         .merge(upkeep::router())
+        .merge(tools::router())
+        .merge(logs::router())
         .merge(catalog::router())
         .merge(profiles::router())
         .merge(compose::router())
@@ -209,6 +213,12 @@ type Answer = Result<Json<Value>, ApiError>;
 async fn status(State(state): State<ApiState>) -> Answer {
     let inner = &state.inner;
     let snapshot = inner.catalog.snapshot();
+    let running: Vec<Value> = inner
+        .supervisor
+        .instances()
+        .iter()
+        .map(|(key, state)| json!({"session": key.session, "server": key.server, "state": state}))
+        .collect();
     Ok(Json(json!({
         "version": env!("CARGO_PKG_VERSION"),
         "pid": std::process::id(),
@@ -216,6 +226,7 @@ async fn status(State(state): State<ApiState>) -> Answer {
         "url": inner.base_url.get(),
         "sessions": inner.tools.sessions().list().await?.len(),
         "instances": inner.supervisor.running(),
+        "running": running,
         "catalog": {"servers": snapshot.len(), "problems": snapshot.problems().len()},
     })))
 }
