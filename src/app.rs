@@ -3,12 +3,14 @@
 //! Everything is opened and checked first, and served last. Stopping goes the other way: nothing new is accepted, calls in
 //! flight may finish until a deadline, instances end, and the database is closed when nobody writes to it any more.
 
+mod everybody;
 mod folder;
 
 use std::{sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
+use everybody::Everybody;
 pub use folder::{DataFolder, FolderError};
 
 use crate::{
@@ -16,6 +18,7 @@ use crate::{
     catalog::{Catalog, CatalogFileError, Sources},
     clock::SharedClock,
     codemode::CodeMode,
+    compose::{ComposeError, Definition},
     config::Settings,
     endpoint::Parked,
     features::{Features, SetFeatureError},
@@ -26,9 +29,10 @@ use crate::{
     },
     ids::ServerName,
     lifecycle::{Count, Tasks},
+    profiles::{Profiles, ProfilesError},
     secrets::{OpenSecretsError, Secrets},
     session::Sessions,
-    store::{OpenStoreError, Store},
+    store::{OpenStoreError, Store, StoreError},
     supervisor::{RemoteError, Supervisor},
     tools::{Parts, Tools},
 };
@@ -70,6 +74,16 @@ pub enum OpenError {
     )]
     UnknownServer(ServerName),
     #[error(transparent)]
+    Profile(#[from] ProfilesError),
+    #[error("the profiles that every session is to have cannot be used:\n{}", .0.join("\n"))]
+    Profiles(Vec<String>),
+    #[error(transparent)]
+    Compose(#[from] ComposeError),
+    #[error("the Compose file cannot be used:\n{}", .0.join("\n"))]
+    Services(Vec<String>),
+    #[error("could not look at the database")]
+    Read(#[from] StoreError),
+    #[error(transparent)]
     Store(#[from] OpenStoreError),
     #[error(transparent)]
     Secrets(#[from] OpenSecretsError),
@@ -99,7 +113,9 @@ impl App {
         clock: SharedClock,
         tasks: Tasks,
     ) -> Result<Self, OpenError> {
-        let catalog = Arc::new(Catalog::with(&settings.catalogs, settings.catalog.clone())?);
+        let compose = everybody::compose(&settings)?;
+        let services = compose.iter().map(Definition::entry).collect();
+        let catalog = Arc::new(Catalog::beside(&settings.catalogs, services, settings.catalog.clone())?);
         let store = Store::open(folder.path(), settings.audit.durability, &tasks).await?;
         let sources = Sources::open(folder.path(), catalog.clone(), store.clone(), clock.clone());
         let sources = Arc::new(sources.map_err(OpenError::Sources)?);
@@ -107,6 +123,9 @@ impl App {
         let (token, _) = crate::http::load_token(folder.path())?;
         let secrets = Arc::new(Secrets::open(folder.path(), store.clone(), clock.clone()).await?);
         let features = Arc::new(Features::load(&settings.features, store.clone(), clock.clone()).await?);
+        everybody::hold_variables(&secrets, &compose);
+        let profiles = Arc::new(Profiles::open(store.clone(), clock.clone(), features.clone()).await?);
+        let everybody = Everybody::of(&settings, &compose, &profiles).await?;
         let limits = settings.limits.clone();
         let audit = Audit::new(store.clone(), clock.clone(), secrets.redactor(), &limits);
         let supervisor =
@@ -118,22 +137,27 @@ impl App {
             supervisor.clone(),
             clock.clone(),
             limits.clone(),
-            settings.servers.clone(),
+            everybody.servers.clone(),
         ));
         let tools = Tools::new(Parts {
             catalog: catalog.clone(),
             supervisor: supervisor.clone(),
             sessions: sessions.clone(),
             features,
+            profiles,
             secrets: secrets.clone(),
             audit: audit.clone(),
             limits: limits.clone(),
-            server_config: settings.server_config.clone(),
+            server_config: everybody.config,
             tasks: tasks.clone(),
             code_mode: CodeMode::new(settings.code_mode.clone(), tasks.clone()),
             store: store.clone(),
             clock: clock.clone(),
         });
+        let problems = tools.fixed_problems(&everybody.of_profiles);
+        if !problems.is_empty() {
+            return Err(OpenError::Profiles(problems.iter().map(ToString::to_string).collect()));
+        }
         let secrets_seed = secrets.derive_key("audit checkpoints");
         let api = ApiState::new(ApiParts {
             tools: tools.clone(),

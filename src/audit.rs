@@ -56,6 +56,10 @@ pub enum Kind {
     Catalog,
     /// An image being pulled.
     Pull,
+    /// A profile being made or removed.
+    Profile,
+    /// A Compose file being agreed to or used.
+    Compose,
     /// The log itself being cut or signed.
     Audit,
 }
@@ -76,6 +80,8 @@ impl Kind {
             Self::Secret => "secret",
             Self::Catalog => "catalog",
             Self::Pull => "pull",
+            Self::Profile => "profile",
+            Self::Compose => "compose",
             Self::Audit => "audit",
         }
     }

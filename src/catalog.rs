@@ -118,6 +118,19 @@ impl Catalog {
         Ok(Self::of(fixed, problems, settings))
     }
 
+    /// The same, with entries that come from no catalog file, and count more than any other.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::load`].
+    pub fn beside(files: &[PathBuf], entries: Vec<Entry>, settings: CatalogSettings) -> Result<Self, CatalogFileError> {
+        let Self { mut fixed, problems, .. } = Self::with(files, CatalogSettings::default())?;
+        if let Some(first) = entries.first() {
+            fixed.push(Arc::new(Pack::read(&first.source.clone(), entries)));
+        }
+        Ok(Self::of(fixed, problems, settings))
+    }
+
     fn of(fixed: Vec<Arc<Pack>>, problems: Vec<Problem>, settings: CatalogSettings) -> Self {
         let current = Snapshot::of(fixed.clone(), problems.clone(), &settings);
         Self { fixed, problems, settings, current: ArcSwap::from_pointee(current), learned: Notify::new() }

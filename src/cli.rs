@@ -12,11 +12,13 @@ mod backup;
 mod broker;
 mod catalog;
 mod client;
+mod compose;
 mod doctor;
 mod feature;
 mod logs;
 mod manual;
 mod output;
+mod profile;
 mod pull;
 mod relay;
 mod secret;
@@ -91,6 +93,12 @@ enum Command {
     /// Look into the catalog, and keep its sources
     #[command(subcommand)]
     Catalog(catalog::CatalogCommand),
+    /// Keep profiles: servers under a name, to be put into sessions
+    #[command(subcommand)]
+    Profile(profile::ProfileCommand),
+    /// Agree to Compose files, and look at what they would start
+    #[command(subcommand)]
+    Compose(compose::ComposeCommand),
     /// Connect client programs: Claude Code, Codex, Cursor, VS Code and others
     #[command(subcommand)]
     Client(client::ClientCommand),
@@ -121,6 +129,12 @@ struct BrokerArgs {
     /// A server that every session has
     #[arg(long, value_name = "NAME")]
     server: Vec<ServerName>,
+    /// A profile whose servers every session has; with `stdio`, the session of this process
+    #[arg(long, value_name = "NAME")]
+    profile: Vec<String>,
+    /// A Compose file whose services every session has; with `stdio`, the session of this process
+    #[arg(long, value_name = "FILE")]
+    compose: Option<PathBuf>,
     /// When images of containers are pulled [default: as in the settings, or missing]
     #[arg(long, value_enum, hide_possible_values = true, value_name = "always|missing|never")]
     pull: Option<Pull>,
@@ -213,6 +227,8 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Audit(args) => audit::run(&global, *args).await,
         Command::Backup(args) => backup::run(&global, args).await,
         Command::Catalog(command) => catalog::run(&global, command).await,
+        Command::Profile(command) => profile::run(&global, command).await,
+        Command::Compose(command) => compose::run(&global, command).await,
         Command::Client(command) => client::run(&global, command).await,
         Command::Pull(args) => pull::run(&global, args).await,
         Command::Status(args) => status::run(&global, args).await,

@@ -35,6 +35,10 @@ pub struct Settings {
     pub catalog: CatalogSettings,
     /// Servers that every session has, whether it adds any or not.
     pub servers: Vec<ServerName>,
+    /// Profiles whose servers every session has.
+    pub profiles: Vec<String>,
+    /// A Compose file whose services every session has, which the operator has named.
+    pub compose: Option<PathBuf>,
     /// Config that servers have in every session; what a session sets comes over it.
     pub server_config: BTreeMap<ServerName, Map<String, Value>>,
     /// Features whose state the operator has decided.
@@ -89,6 +93,7 @@ pub struct SettingsFile {
     catalogs: Vec<PathBuf>,
     catalog: CatalogSettings,
     servers: Vec<ServerName>,
+    profiles: Vec<String>,
     server_config: BTreeMap<ServerName, Map<String, Value>>,
     features: BTreeMap<String, FeatureSetting>,
     pass_environment: Vec<String>,
@@ -106,6 +111,8 @@ pub struct Overrides {
     pub listen: Option<SocketAddr>,
     pub catalogs: Vec<PathBuf>,
     pub servers: Vec<ServerName>,
+    pub profiles: Vec<String>,
+    pub compose: Option<PathBuf>,
     pub allowed_hosts: Vec<String>,
     pub allowed_origins: Vec<String>,
     pub no_auth: bool,
@@ -152,6 +159,8 @@ impl Settings {
             catalogs: joined(file.catalogs, overrides.catalogs),
             catalog: file.catalog,
             servers: joined(file.servers, overrides.servers),
+            profiles: joined(file.profiles, overrides.profiles),
+            compose: overrides.compose,
             server_config: file.server_config,
             features: file.features,
             pass_environment: file.pass_environment,

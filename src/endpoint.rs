@@ -270,7 +270,16 @@ impl ServerHandler for Endpoint {
             .enable_completions()
             .enable_logging()
             .build();
-        ServerConfig::new(capabilities).with_server_info(implementation()).with_instructions(INSTRUCTIONS)
+        let session = match (self.connection.get(), &self.access) {
+            (Some(connection), _) => Some(&connection.session),
+            (None, Some(Access::Session(session, _))) => Some(session),
+            (None, _) => None,
+        };
+        let instructions = match session.and_then(|session| session.offer()) {
+            Some(offer) => format!("{INSTRUCTIONS}\n\n{}", offer.notice()),
+            None => INSTRUCTIONS.to_owned(),
+        };
+        ServerConfig::new(capabilities).with_server_info(implementation()).with_instructions(instructions)
     }
 
     async fn initialize(
@@ -309,6 +318,7 @@ impl ServerHandler for Endpoint {
     async fn on_initialized(&self, context: NotificationContext<RoleServer>) {
         if let Some(connection) = self.connection.get() {
             push::start(&self.tools, &connection.session, context.peer, connection.stop.clone());
+            self.tools.ask_to_agree(&connection.session);
         }
     }
 

@@ -145,6 +145,11 @@ impl Features {
         Ok(feature)
     }
 
+    /// Tells everybody who waits for changes that what they are offered is not what it was, by no switch.
+    pub fn announce(&self) {
+        self.changed.send_modify(|version| *version += 1);
+    }
+
     /// Every feature's state, in a fixed order.
     #[must_use]
     pub fn states(&self) -> Vec<FeatureState> {

@@ -163,6 +163,14 @@ impl Secrets {
         Ok(())
     }
 
+    /// Holds a secret of the operator's for as long as the broker runs. It is not kept.
+    pub fn hold(&self, name: &str, value: SecretValue) {
+        let mut opened = self.opened.write().unwrap_or_else(PoisonError::into_inner);
+        opened.insert((Scope::EverySession, name.to_owned()), value);
+        drop(opened);
+        self.refresh_redactor();
+    }
+
     /// Forgets a secret; says whether there was one.
     ///
     /// # Errors

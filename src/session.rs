@@ -5,6 +5,7 @@
 //! committed before it takes effect here. What is in memory is a copy that can be dropped and read again.
 
 mod clients;
+mod compose;
 mod following;
 pub mod kept;
 pub mod menu;
@@ -24,12 +25,14 @@ use serde_json::{Map, Value};
 use tokio::sync::{broadcast, watch};
 
 use crate::{
+    catalog::Entry,
     clock::Timestamp,
     ids::{Principal, ServerName, SessionId},
     store::sessions::{Activation, SessionKind, SessionRow, SessionServerRow, StoredSession},
     supervisor::{Instance, Surface, calls::InstanceEvent},
 };
 use clients::Client;
+use compose::{Offered, entries_of};
 use following::Subscribed;
 use kept::{Kept, Room};
 use menu::Menu;
@@ -52,6 +55,23 @@ pub struct AddedServer {
     /// Whether the operator put it into every session.
     pub fixed: bool,
     /// What it offers, as far as that is known.
+    pub surface: Option<Arc<Surface>>,
+}
+
+/// A server that the operator puts into every session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FixedServer {
+    pub name: ServerName,
+    pub activate: Activation,
+}
+
+/// A server that is about to be on.
+#[derive(Debug, Clone)]
+pub struct NewServer {
+    pub name: ServerName,
+    pub activate: Activation,
+    /// Replaces the one that was set, if there is one.
+    pub config: Option<Map<String, Value>>,
     pub surface: Option<Arc<Surface>>,
 }
 
@@ -92,6 +112,8 @@ pub struct Session {
     kept: Mutex<Kept>,
     /// Subscriptions that are being made.
     settling: watch::Sender<usize>,
+    /// A Compose file that nobody has agreed to yet.
+    offered: Mutex<Option<Offered>>,
 }
 
 #[derive(Default)]
@@ -99,27 +121,29 @@ struct Contents {
     servers: Vec<AddedServer>,
     configs: BTreeMap<ServerName, Map<String, Value>>,
     code_tools: BTreeMap<String, Vec<ServerName>>,
+    /// Servers from Compose files, which are this session's alone.
+    compose: BTreeMap<ServerName, Arc<Entry>>,
     /// Counts changes, so that a menu knows whether it is still true.
     version: u64,
 }
 
 impl Session {
-    fn new(stored: StoredSession, fixed: &[ServerName]) -> Arc<Self> {
+    fn new(stored: StoredSession, fixed: &[FixedServer]) -> Arc<Self> {
         let row: SessionRow = stored.row;
         let mut servers: Vec<AddedServer> = Vec::new();
-        for server in fixed {
-            let prefix = names::prefix(server, |taken| servers.iter().any(|added| added.prefix == taken));
+        for FixedServer { name, activate } in fixed {
+            let prefix = names::prefix(name, |taken| servers.iter().any(|added| added.prefix == taken));
             servers.push(AddedServer {
-                server: server.clone(),
+                server: name.clone(),
                 prefix,
-                activate: Activation::All,
+                activate: activate.clone(),
                 added_at: row.created_at,
                 fixed: true,
                 surface: None,
             });
         }
         for added in stored.servers {
-            if !fixed.contains(&added.server) {
+            if fixed.iter().all(|server| server.name != added.server) {
                 servers.push(AddedServer {
                     server: added.server,
                     prefix: added.prefix,
@@ -143,6 +167,7 @@ impl Session {
                 servers,
                 configs: stored.configs.into_iter().collect(),
                 code_tools: stored.code_tools.into_iter().collect(),
+                compose: entries_of(&stored.compose),
                 version: 0,
             }),
             menus: Mutex::default(),
@@ -155,6 +180,7 @@ impl Session {
             subscriptions: Mutex::default(),
             kept: Mutex::default(),
             settling: watch::Sender::new(0),
+            offered: Mutex::default(),
         })
     }
 
@@ -227,13 +253,16 @@ impl Session {
         self.read().configs.clone()
     }
 
-    /// The prefix a server has, or would get.
-    #[must_use]
-    pub fn prefix_for(&self, server: &ServerName) -> String {
+    /// The prefix a server has, or would get beside others that are about to be on.
+    fn prefix_beside(&self, server: &ServerName, others: &[SessionServerRow]) -> String {
         let contents = self.read();
+        let is_taken = |prefix: &str| {
+            contents.servers.iter().any(|added| added.prefix == prefix)
+                || others.iter().any(|other| other.prefix == prefix)
+        };
         match contents.servers.iter().find(|added| added.server == *server) {
             Some(added) => added.prefix.clone(),
-            None => names::prefix(server, |taken| contents.servers.iter().any(|added| added.prefix == taken)),
+            None => names::prefix(server, is_taken),
         }
     }
 

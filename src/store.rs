@@ -6,10 +6,12 @@
 
 pub mod audit;
 mod code_tools;
+pub mod compose;
 pub mod connections;
 mod features;
 mod learned;
 mod migrate;
+mod profiles;
 mod secrets;
 pub mod sessions;
 pub mod subscriptions;

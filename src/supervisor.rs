@@ -40,6 +40,7 @@ use std::{
 use tokio::time::Instant;
 
 pub use docker::DockerError;
+pub(crate) use docker::is_forbidden;
 pub use install::InstallError;
 pub use instance::{Gone, Instance, Start, State};
 pub use remote::RemoteError;

@@ -5,6 +5,7 @@
 
 mod add;
 mod code_mode;
+mod compose;
 mod config_set;
 pub mod definitions;
 mod dispatch;
@@ -16,6 +17,7 @@ mod history;
 mod list;
 pub mod listing;
 mod needs;
+mod profiles;
 mod reach;
 mod remove;
 mod rounds;
@@ -39,6 +41,7 @@ use crate::{
     features::{Feature, Features},
     ids::{CallId, Principal, ServerName},
     lifecycle::Tasks,
+    profiles::Profiles,
     secrets::Secrets,
     session::{Session, Sessions, kept::Room},
     store::Store,
@@ -47,6 +50,7 @@ use crate::{
 use rounds::Rounds;
 
 pub(crate) use code_mode::Learning;
+pub use compose::Taken;
 pub use definitions::ManagementTool;
 
 /// How a client's session is known.
@@ -87,6 +91,9 @@ pub(crate) struct Context {
     pub(crate) supervisor: Arc<Supervisor>,
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) features: Arc<Features>,
+    pub(crate) profiles: Arc<Profiles>,
+    pub(crate) store: Store,
+    pub(crate) clock: SharedClock,
     pub(crate) secrets: Arc<Secrets>,
     pub(crate) audit: Audit,
     pub(crate) limits: Limits,
@@ -112,6 +119,7 @@ pub struct Parts {
     pub supervisor: Arc<Supervisor>,
     pub sessions: Arc<Sessions>,
     pub features: Arc<Features>,
+    pub profiles: Arc<Profiles>,
     pub secrets: Arc<Secrets>,
     pub audit: Audit,
     pub limits: Limits,
@@ -125,7 +133,7 @@ pub struct Parts {
 impl Tools {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let learning = Learning::new(parts.store, parts.clock, parts.secrets.redactor());
+        let learning = Learning::new(parts.store.clone(), parts.clock.clone(), parts.secrets.redactor());
         let rounds = Rounds::new(parts.secrets.derive_key("request-state"), parts.limits.question());
         Self {
             context: Arc::new(Context {
@@ -133,6 +141,9 @@ impl Tools {
                 supervisor: parts.supervisor,
                 sessions: parts.sessions,
                 features: parts.features,
+                profiles: parts.profiles,
+                store: parts.store,
+                clock: parts.clock,
                 secrets: parts.secrets,
                 audit: parts.audit,
                 limits: parts.limits,
@@ -154,6 +165,11 @@ impl Tools {
     #[must_use]
     pub fn features(&self) -> &Arc<Features> {
         &self.context.features
+    }
+
+    #[must_use]
+    pub fn profiles(&self) -> &Arc<Profiles> {
+        &self.context.profiles
     }
 
     #[must_use]

@@ -254,7 +254,7 @@ async fn resumed(report: &mut Report, store: &Store) -> anyhow::Result<()> {
             added_at: now,
         };
         let config = json!({"folder": "/data", "limit": 10}).as_object().cloned();
-        store.put_session_server(&id, row, config).await?;
+        store.put_session_servers(&id, vec![(row, config)]).await?;
     }
     let mut times = Samples::default();
     for _ in 0..ROUNDS * 10 {

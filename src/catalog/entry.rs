@@ -1,6 +1,6 @@
 //! One server of the catalog, as the rest of the broker sees it.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -141,6 +141,38 @@ pub struct ContainerSpec {
     pub disable_network: bool,
     pub allow_hosts: Vec<String>,
     pub extra_hosts: Vec<String>,
+    /// What no catalog may ask for.
+    #[serde(skip)]
+    pub agreed: Option<Box<Agreed>>,
+}
+
+/// What a container gets because a person agreed to the file that says so. No catalog entry has it, and nothing in it is
+/// a template.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Agreed {
+    /// In place of the image's.
+    pub entrypoint: Option<Vec<String>>,
+    /// In place of the image's.
+    pub command: Option<Vec<String>>,
+    pub environment: BTreeMap<String, String>,
+    pub binds: Vec<Bind>,
+    /// `name:target[:ro]`
+    pub volumes: Vec<String>,
+    pub user: Option<String>,
+    pub working_dir: Option<String>,
+    pub memory_bytes: Option<u64>,
+    /// Billionths of a CPU.
+    pub nano_cpus: Option<i64>,
+}
+
+/// A folder or file of this machine that a container sees.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bind {
+    /// With links followed.
+    pub source: PathBuf,
+    pub target: String,
+    pub read_only: bool,
 }
 
 /// A tool that is a program in a container of its own. The container's templates are filled in from the call's arguments.

@@ -145,7 +145,7 @@ pub fn entries_of(file: &str, text: &str) -> Result<BTreeMap<String, Value>, Cat
 /// # Errors
 ///
 /// When it is neither, has a key twice, or is made to grow when it is read.
-pub(super) fn yaml<T: DeserializeOwned>(text: &str) -> Result<T, String> {
+pub(crate) fn yaml<T: DeserializeOwned>(text: &str) -> Result<T, String> {
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! { max_nodes: NODES_MAX, max_events: 4 * NODES_MAX },
     };

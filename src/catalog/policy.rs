@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::entry::Entry;
+use super::{Catalog, entry::Entry};
 
 const REFRESH_HOURS: u32 = 24;
 
@@ -76,6 +76,14 @@ impl CatalogSettings {
         }
         let allowed = self.allow.is_empty() || self.allow.names(entry).is_some();
         (!allowed).then(|| "it is not among the servers that the operator allows".to_owned())
+    }
+}
+
+impl Catalog {
+    /// Why an entry may not be added, be it of this catalog or not; nothing if it may.
+    #[must_use]
+    pub fn refusal_of(&self, entry: &Entry) -> Option<String> {
+        self.settings.refusal(entry)
     }
 }
 

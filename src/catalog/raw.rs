@@ -402,6 +402,7 @@ fn container(image: &str, raw: &RawEntry) -> ContainerSpec {
         disable_network: raw.disable_network,
         allow_hosts: raw.allow_hosts.clone(),
         extra_hosts: raw.extra_hosts.clone(),
+        agreed: None,
     }
 }
 

@@ -29,10 +29,13 @@ pub(super) enum Broker {
 
 impl Broker {
     /// Finds the broker that runs on the data folder, or takes the folder.
-    pub(super) async fn find(settings: Settings) -> anyhow::Result<Self> {
+    ///
+    /// Profiles that every session is to have are left alone then: commands are what a missing one is made with.
+    pub(super) async fn find(mut settings: Settings) -> anyhow::Result<Self> {
         if socket::connect(&settings.data_folder).await.is_ok() {
             return Ok(Self::Running { settings: Box::new(settings) });
         }
+        settings.profiles.clear();
         let folder = DataFolder::take(&settings.data_folder)?;
         let (tasks, _crashes) = Tasks::new();
         let app = App::open(settings, folder, Arc::new(SystemClock), tasks).await?;
@@ -82,13 +85,15 @@ impl Broker {
 }
 
 fn details(details: &Value) -> String {
+    let listed = details["problems"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let listed: String = listed.map(|problem| format!("\n  {}", problem.trim_start_matches("- "))).collect();
     let problems: Vec<String> = details["servers"]
         .as_array()
         .into_iter()
         .flatten()
         .filter_map(|server| Some(format!("\n  {}: {}", server["name"].as_str()?, server["problem"].as_str()?)))
         .collect();
-    problems.join("")
+    problems.join("") + &listed
 }
 
 fn request(method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Request<Full<Bytes>>> {

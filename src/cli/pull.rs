@@ -5,9 +5,10 @@ use std::{collections::BTreeMap, path::PathBuf, process::ExitCode, time::Duratio
 use anyhow::bail;
 use clap::Args;
 use futures_util::StreamExt as _;
+use http::Method;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::{Global, output};
+use super::{Global, broker::Broker, encoded, output};
 use crate::{
     caller::{ClientSide, Link, Report},
     catalog::{Catalog, Entry},
@@ -23,8 +24,11 @@ const AT_ONCE_MAX: usize = 3;
 #[derive(Debug, Args)]
 pub(super) struct PullArgs {
     /// Servers of the catalog
-    #[arg(required = true, value_name = "NAME")]
+    #[arg(required_unless_present = "profile", value_name = "NAME")]
     names: Vec<ServerName>,
+    /// The servers of this profile
+    #[arg(long, value_name = "NAME")]
+    profile: Vec<String>,
     /// A catalog file besides the built-in one
     #[arg(long, value_name = "FILE")]
     catalog: Vec<PathBuf>,
@@ -36,12 +40,32 @@ pub(super) struct PullArgs {
 pub(super) async fn run(global: &Global, args: PullArgs) -> anyhow::Result<ExitCode> {
     let pull = Some(if args.again { Pull::Always } else { Pull::Missing });
     let settings = Settings::load(Overrides { catalogs: args.catalog, pull, ..global.overrides() })?;
-    let wanted = wanted(&Catalog::load(&settings.catalogs)?, &args.names)?;
+    let mut names = args.names;
+    names.extend(of_profiles(&settings, &args.profile).await?);
+    names.sort();
+    names.dedup();
+    let wanted = wanted(&Catalog::load(&settings.catalogs)?, &names)?;
     let images = Supervisor::images(&settings, &Tasks::new().0);
     let bars = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
     let pulls = wanted.iter().map(|(image, servers)| fetch(&images, image, servers, &bars));
     let outcomes: Vec<bool> = futures_util::stream::iter(pulls).buffer_unordered(AT_ONCE_MAX).collect().await;
     Ok(if outcomes.contains(&false) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// The servers of these profiles.
+async fn of_profiles(settings: &Settings, profiles: &[String]) -> anyhow::Result<Vec<ServerName>> {
+    if profiles.is_empty() {
+        return Ok(Vec::new());
+    }
+    let broker = Broker::find(settings.clone()).await?;
+    let asking = profiles.iter().map(|name| async {
+        let profile = broker.ask(Method::GET, &format!("/v1/profiles/{}", encoded(name)), None).await?;
+        let names = profile["servers"].as_array().into_iter().flatten().filter_map(|server| server["name"].as_str());
+        names.map(|name| name.parse().map_err(anyhow::Error::new)).collect::<anyhow::Result<Vec<ServerName>>>()
+    });
+    let found = futures_util::future::try_join_all(asking).await;
+    broker.close().await;
+    Ok(found?.into_iter().flatten().collect())
 }
 
 /// The images of these servers, and whose they are. A server that has none is mentioned.

@@ -16,6 +16,8 @@ pub(super) async fn run(global: &Global, args: ServeArgs) -> anyhow::Result<Exit
         listen: args.listen,
         catalogs: args.broker.catalog,
         servers: args.broker.server,
+        profiles: args.broker.profile,
+        compose: args.broker.compose,
         allowed_hosts: args.allowed_hosts,
         allowed_origins: args.allowed_origins,
         no_auth: args.no_auth,

@@ -233,7 +233,7 @@ fn items(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().into_iter().flatten()
 }
 
-fn say_how_to_connect(session: &Value) {
+pub(super) fn say_how_to_connect(session: &Value) {
     output::say(format!("id:    {}", text(session, "id")));
     let url = session["mcp_url"].as_str().unwrap_or("none: `mcp-broker serve` is not running");
     output::say(format!("url:   {url}"));

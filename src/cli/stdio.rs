@@ -8,14 +8,14 @@ use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
 use http::{Method, Request, StatusCode, header};
-use http_body_util::{BodyExt as _, Empty};
+use http_body_util::{BodyExt as _, Full};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use rmcp::transport::stdio_pipes;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
-    Global, StdioArgs, encoded,
+    Global, StdioArgs, compose as folder, output,
     relay::{Ended, Relay},
 };
 use crate::{
@@ -24,10 +24,11 @@ use crate::{
     config::Settings,
     http::{
         socket,
-        stdio::{SESSION_HEADER, UPGRADE, Wanted, serve, session},
+        stdio::{Begun, SESSION_HEADER, UPGRADE, WAITING_HEADER, Wanted, serve, session},
     },
     ids::SessionId,
     lifecycle::{Crashes, Signals, Tasks},
+    session::Session,
 };
 
 /// How long another process gets that holds the data folder and does not listen yet.
@@ -50,7 +51,8 @@ struct Own {
 
 pub(super) async fn run(global: &Global, args: StdioArgs) -> anyhow::Result<ExitCode> {
     let settings = global.settings_with(&args.broker)?;
-    let wanted = Wanted { name: args.session, resume: None };
+    let compose = folder::offer(args.broker.compose.as_deref())?;
+    let wanted = Wanted { name: args.session, resume: None, profiles: args.broker.profile, compose };
     match attach_or_become(&settings, &wanted).await? {
         Found::Own(own) => serve_own(*own, wanted).await?,
         Found::Attached(stream, session) => relay(&settings, wanted, stream, session).await?,
@@ -60,7 +62,13 @@ pub(super) async fn run(global: &Global, args: StdioArgs) -> anyhow::Result<Exit
 
 /// Serves the client straight from the broker in this process.
 async fn serve_own(mut own: Own, wanted: Wanted) -> anyhow::Result<()> {
-    let session = session(&own.app.parts, wanted).await?;
+    let session = match begun(&own.app, wanted).await {
+        Ok(session) => session,
+        Err(error) => {
+            own.finish().await;
+            return Err(error);
+        }
+    };
     let parts = own.app.parts.clone();
     let serving = own.app.tasks().spawn(async move { serve(&parts, session, stdio_pipes()).await });
     tokio::select! {
@@ -132,24 +140,31 @@ async fn attach_or_become(settings: &Settings, wanted: &Wanted) -> anyhow::Resul
     }
 }
 
+/// A session in this process's own broker. What is to be said of its Compose file is said.
+async fn begun(app: &App, wanted: Wanted) -> anyhow::Result<Arc<Session>> {
+    let offer = wanted.compose.clone();
+    let Begun { session, waiting, left_out } = session(&app.parts, wanted).await?;
+    for problem in left_out {
+        output::note(format!("mcp-broker: {problem}"));
+    }
+    if let Some(offer) = offer.filter(|_| waiting) {
+        output::note(format!("mcp-broker: {}", offer.notice()));
+    }
+    Ok(session)
+}
+
 async fn attach(stream: tokio::net::UnixStream, wanted: &Wanted) -> anyhow::Result<(impl Stream + use<>, SessionId)> {
-    let mut query = Vec::new();
-    if let Some(name) = &wanted.name {
-        query.push(format!("name={}", encoded(name)));
-    }
-    if let Some(resume) = &wanted.resume {
-        query.push(format!("resume={resume}"));
-    }
+    let body = Full::<Bytes>::from(serde_json::to_vec(wanted)?);
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let connection = connection.with_upgrades();
     let asking = async move {
         let request = Request::builder()
-            .method(Method::GET)
-            .uri(format!("/stdio?{}", query.join("&")))
+            .method(Method::POST)
+            .uri("/stdio")
             .header(header::HOST, "broker")
             .header(header::CONNECTION, "upgrade")
             .header(header::UPGRADE, UPGRADE)
-            .body(Empty::<Bytes>::new())?;
+            .body(body)?;
         let response = sender.send_request(request).await?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             let body = response.into_body().collect().await?.to_bytes();
@@ -158,6 +173,9 @@ async fn attach(stream: tokio::net::UnixStream, wanted: &Wanted) -> anyhow::Resu
         }
         let session = response.headers().get(SESSION_HEADER).and_then(|id| id.to_str().ok()?.parse().ok());
         let session = session.context("the broker did not name the session: is it of another version?")?;
+        if let Some(offer) = wanted.compose.as_ref().filter(|_| response.headers().contains_key(WAITING_HEADER)) {
+            output::note(format!("mcp-broker: {}", offer.notice()));
+        }
         let upgraded = hyper::upgrade::on(response).await?;
         Ok((TokioIo::new(upgraded), session))
     };
@@ -177,7 +195,7 @@ async fn become_broker(settings: Settings, folder: DataFolder) -> anyhow::Result
 
 /// A stream to the broker in this process.
 async fn within(app: &App, wanted: Wanted) -> anyhow::Result<(Box<dyn Stream>, SessionId)> {
-    let session = session(&app.parts, wanted).await?;
+    let session = begun(app, wanted).await?;
     let id = session.id().clone();
     let (ours, theirs) = tokio::io::duplex(DUPLEX_BYTES);
     let parts = app.parts.clone();

@@ -92,13 +92,15 @@ impl ContainerBounds {
 }
 
 impl ContainerSettings {
-    /// What a container of `server` may use.
+    /// What a container of `server` may use: what is set for it here, else what it was given with, else the usual.
     #[must_use]
-    pub fn bounds(&self, server: &ServerName) -> ContainerBounds {
+    pub fn bounds(&self, server: &ServerName, memory_bytes: Option<u64>, nano_cpus: Option<i64>) -> ContainerBounds {
         let own = self.servers.get(server).copied().unwrap_or_default();
+        #[expect(clippy::cast_precision_loss, reason = "a small number of CPUs")]
+        let cpus = nano_cpus.map(|nano| nano as f64 / 1e9);
         ContainerBounds {
-            cpus: own.cpus.unwrap_or(self.cpus),
-            memory_bytes: own.memory_bytes.unwrap_or(self.memory_bytes),
+            cpus: own.cpus.or(cpus).unwrap_or(self.cpus),
+            memory_bytes: own.memory_bytes.or(memory_bytes).unwrap_or(self.memory_bytes),
             pids_max: own.pids_max.unwrap_or(self.pids_max),
         }
     }
@@ -109,7 +111,8 @@ impl ContainerSettings {
         const CPUS: std::ops::RangeInclusive<f64> = 0.01..=1024.0;
         /// The least that Docker takes.
         const MEMORY_BYTES_MIN: u64 = 6 << 20;
-        let own = self.servers.keys().map(|server| (format!("containers.servers.{server}"), self.bounds(server)));
+        let own =
+            self.servers.keys().map(|server| (format!("containers.servers.{server}"), self.bounds(server, None, None)));
         let usual = ContainerBounds { cpus: self.cpus, memory_bytes: self.memory_bytes, pids_max: self.pids_max };
         let mut problems = Vec::new();
         for (at, bounds) in std::iter::once(("containers".to_owned(), usual)).chain(own) {

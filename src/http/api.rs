@@ -5,7 +5,9 @@
 
 mod audit;
 mod catalog;
+mod compose;
 mod logs;
+mod profiles;
 mod sessions;
 mod tools;
 mod upkeep;
@@ -115,6 +117,8 @@ pub(super) fn router(state: ApiState) -> Router {
         .merge(tools::router())
         .merge(logs::router())
         .merge(catalog::router())
+        .merge(profiles::router())
+        .merge(compose::router())
         .with_state(state)
 }
 

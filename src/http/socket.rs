@@ -1,7 +1,7 @@
 //! The unix socket by which commands and other processes find the broker of a data folder.
 //!
 //! Whoever may open the socket (mode 0600 in a folder of mode 0700) is the folder's owner, so there is no token. It serves
-//! the REST interface and `GET /stdio`, which becomes a stream of MCP messages (RFC 9110, section 7.8).
+//! the REST interface and `POST /stdio`, which becomes a stream of MCP messages (RFC 9110, section 7.8).
 
 use std::{
     io,

@@ -4,23 +4,25 @@ use std::sync::Arc;
 
 use axum::{
     Json, Router,
-    extract::{Query, Request, State},
+    extract::{Request, State},
     response::{IntoResponse as _, Response},
-    routing::get,
+    routing::post,
 };
 use http::{HeaderValue, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use rmcp::{ServiceExt as _, transport::async_rw::AsyncRwTransport};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{HttpParts, answers::Answering};
 use crate::{
+    compose::Offer,
     endpoint::Endpoint,
     ids::{Principal, SessionId},
     session::{Session, SessionsError},
-    store::sessions::SessionKind,
+    store::{StoreError, sessions::SessionKind},
+    tools::Taken,
 };
 
 /// The protocol's name in `Upgrade`.
@@ -29,53 +31,122 @@ pub const UPGRADE: &str = "mcp-stdio";
 /// The response header with the session's id.
 pub const SESSION_HEADER: &str = "mcp-broker-session";
 
-/// Which session a stream is for.
-#[derive(Debug, Default, Clone, Deserialize)]
+/// The response header that says that a Compose file waits for somebody to agree to it.
+pub const WAITING_HEADER: &str = "mcp-broker-compose";
+
+/// More than a request for a stream ever has.
+const WANTED_BYTES_MAX: usize = 8 << 20;
+
+/// Which session a stream is for, and what it begins with.
+#[derive(Debug, Default, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct Wanted {
     /// The session of this name, made if there is none.
     pub name: Option<String>,
     /// The session of this id, if it has not ended: for a stream whose broker was lost.
     pub resume: Option<SessionId>,
+    /// Profiles whose servers it is to have.
+    pub profiles: Vec<String>,
+    /// The Compose file of the folder that the stream's process was started in. It was read there, with that process's
+    /// variables: the broker may be another process, started somewhere else.
+    pub compose: Option<Offer>,
+}
+
+/// A session for a stream cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum StreamError {
+    #[error(transparent)]
+    Sessions(#[from] SessionsError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("{0}")]
+    Begin(String),
+}
+
+/// A session for a stream, and whether a Compose file waits for somebody to agree to it.
+pub struct Begun {
+    pub session: Arc<Session>,
+    pub waiting: bool,
+    /// Services of a Compose file that are left out, and why.
+    pub left_out: Vec<String>,
 }
 
 pub(super) fn router(parts: HttpParts) -> Router {
-    Router::new().route("/stdio", get(upgrade)).with_state(parts)
+    Router::new().route("/stdio", post(upgrade)).with_state(parts)
 }
 
 /// The session a stream is for: a named one, one that it had before, or a new one that ends with it.
 ///
 /// # Errors
 ///
-/// When it cannot be had or made.
-pub async fn session(parts: &HttpParts, wanted: Wanted) -> Result<Arc<Session>, SessionsError> {
+/// When it cannot be had or made, or what it is to begin with cannot be used: then a session that was made has ended.
+pub async fn session(parts: &HttpParts, wanted: Wanted) -> Result<Begun, StreamError> {
     let sessions = parts.tools.sessions();
-    if let Some(name) = wanted.name {
-        return sessions.named(&name, Principal::Local).await;
+    let Wanted { name, resume, profiles, compose } = wanted;
+    let resumed = match resume {
+        Some(id) => sessions.get(&id).await?.filter(|session| *session.principal() == Principal::Local),
+        None => None,
+    };
+    let came_back = resumed.is_some();
+    let (session, is_new) = match (name, resumed) {
+        (Some(name), _) => (sessions.named(&name, Principal::Local).await?, false),
+        (None, Some(session)) => (session, false),
+        (None, None) => (sessions.create(SessionKind::Process, Principal::Local, None, None).await?, true),
+    };
+    // A stream whose broker was lost goes on with what its session had.
+    let begins = async {
+        for profile in profiles.iter().filter(|_| !came_back) {
+            parts.tools.begin_with_profile(&session, profile).await?;
+        }
+        match compose.filter(|_| !came_back || session.own_entries().is_empty()) {
+            Some(offer) => parts.tools.take_offer(&session, offer).await,
+            None => Ok(Taken::Taken(Vec::new())),
+        }
+    };
+    match begins.await {
+        Ok(Taken::Taken(left_out)) => Ok(Begun { session, waiting: false, left_out }),
+        Ok(Taken::Waiting) => Ok(Begun { session, waiting: true, left_out: Vec::new() }),
+        Err(problem) => {
+            if is_new {
+                sessions.end(session.id(), "what it was to begin with could not be had").await?;
+            }
+            Err(StreamError::Begin(problem))
+        }
     }
-    if let Some(id) = wanted.resume
-        && let Some(session) = sessions.get(&id).await?
-        && *session.principal() == Principal::Local
-    {
-        return Ok(session);
-    }
-    sessions.create(SessionKind::Process, Principal::Local, None, None).await
 }
 
-async fn upgrade(State(parts): State<HttpParts>, Query(wanted): Query<Wanted>, mut request: Request) -> Response {
+async fn upgrade(State(parts): State<HttpParts>, mut request: Request) -> Response {
     let asks = request.headers().get(header::UPGRADE).is_some_and(|protocol| protocol == UPGRADE);
     if !asks {
         let message = format!("this path is a stream: ask for it with `Upgrade: {UPGRADE}`");
         return (StatusCode::UPGRADE_REQUIRED, Json(json!({"error": {"message": message}}))).into_response();
     }
-    let session = match session(&parts, wanted).await {
-        Ok(session) => session,
+    let upgraded = hyper::upgrade::on(&mut request);
+    let body = axum::body::to_bytes(request.into_body(), WANTED_BYTES_MAX).await.unwrap_or_default();
+    let wanted: Wanted = match serde_json::from_slice(&body) {
+        Ok(wanted) => wanted,
+        Err(error) => {
+            let message = format!("what the stream is for cannot be understood; is it of another version? {error}");
+            return (StatusCode::BAD_REQUEST, Json(json!({"error": {"message": message}}))).into_response();
+        }
+    };
+    // What was begun is finished when who asked hangs up.
+    let begun = {
+        let (tasks, parts) = (parts.tools.tasks().clone(), parts.clone());
+        tasks.spawn(async move { session(&parts, wanted).await }).await
+    };
+    let begun = begun.unwrap_or_else(|_| Err(StreamError::Begin("the broker is stopping".to_owned())));
+    let Begun { session, waiting, left_out } = match begun {
+        Ok(begun) => begun,
         Err(error) => {
             let message = crate::supervisor::upstream::chain(&error);
             return (StatusCode::CONFLICT, Json(json!({"error": {"message": message}}))).into_response();
         }
     };
     let id = session.id().clone();
-    let upgraded = hyper::upgrade::on(&mut request);
+    for problem in left_out {
+        tracing::warn!(problem, "a service of a Compose file is left out");
+    }
     let tasks = parts.tools.tasks().clone();
     tasks.spawn(async move {
         match upgraded.await {
@@ -87,6 +158,9 @@ async fn upgrade(State(parts): State<HttpParts>, Query(wanted): Query<Wanted>, m
     let headers = response.headers_mut();
     headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     headers.insert(header::UPGRADE, HeaderValue::from_static(UPGRADE));
+    if waiting {
+        headers.insert(WAITING_HEADER, HeaderValue::from_static("waiting"));
+    }
     if let Ok(id) = HeaderValue::from_str(id.as_str()) {
         headers.insert(SESSION_HEADER, id);
     }

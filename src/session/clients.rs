@@ -42,6 +42,14 @@ impl Session {
     }
 }
 
+impl Session {
+    /// Whether a client is connected that can answer `request`.
+    #[must_use]
+    pub fn can_ask(&self, request: &InputRequest) -> bool {
+        self.lock(&self.clients).iter().any(|client| can_answer(client, request))
+    }
+}
+
 /// A question that belongs to no call goes to the client that connected last and can answer it.
 impl Asker for Session {
     fn ask(&self, request: InputRequest) -> BoxFuture<'_, Result<Value, ErrorData>> {

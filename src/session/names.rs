@@ -17,8 +17,17 @@ const HASH_CHARACTERS: usize = 6;
 pub const SEPARATOR: &str = "__";
 
 /// Names of the broker's own tools; nothing of a server's may look like one.
-pub const RESERVED: [&str; 7] =
-    ["mcp-find", "mcp-add", "mcp-config-set", "mcp-remove", "mcp-exec", "mcp-list", "code-mode"];
+pub const RESERVED: [&str; 9] = [
+    "mcp-find",
+    "mcp-add",
+    "mcp-config-set",
+    "mcp-remove",
+    "mcp-exec",
+    "mcp-list",
+    "code-mode",
+    "mcp-create-profile",
+    "mcp-activate-profile",
+];
 
 /// The prefix of what is the broker's and named like a server's.
 const OWN_PREFIX: &str = "broker";

@@ -12,10 +12,11 @@ use std::{
 
 use serde_json::{Map, Value};
 
-use super::{Change, Session};
+use super::{Change, FixedServer, NewServer, Session};
 use crate::{
     audit::{Audit, AuditError, Kind, Status, Subject},
     clock::SharedClock,
+    compose::Definition,
     config::Limits,
     ids::{Principal, ServerName, SessionId, TokenHash},
     secrets::Secrets,
@@ -53,7 +54,7 @@ pub struct Sessions {
     supervisor: Arc<Supervisor>,
     clock: SharedClock,
     limits: Limits,
-    fixed: Vec<ServerName>,
+    fixed: Vec<FixedServer>,
 }
 
 impl Sessions {
@@ -65,7 +66,7 @@ impl Sessions {
         supervisor: Arc<Supervisor>,
         clock: SharedClock,
         limits: Limits,
-        fixed: Vec<ServerName>,
+        fixed: Vec<FixedServer>,
     ) -> Self {
         let loading = tokio::sync::Mutex::default();
         Self { live: Mutex::default(), loading, store, audit, secrets, supervisor, clock, limits, fixed }
@@ -111,7 +112,13 @@ impl Sessions {
         self.audit.note(&subject(&id, &principal, "create"), Status::Success, None).await?;
         self.store.insert_session(row.clone()).await?;
         let session = Session::new(
-            StoredSession { row, servers: Vec::new(), configs: Vec::new(), code_tools: Vec::new() },
+            StoredSession {
+                row,
+                servers: Vec::new(),
+                configs: Vec::new(),
+                code_tools: Vec::new(),
+                compose: Vec::new(),
+            },
             &self.fixed,
         );
         self.lock().insert(id, session.clone());
@@ -176,6 +183,13 @@ impl Sessions {
         session.touch(self.clock.now());
         self.lock().insert(id.clone(), session.clone());
         Ok(Some(session))
+    }
+
+    /// Sessions that were offered a Compose file which has that hash, and wait for somebody to agree to it.
+    #[must_use]
+    pub fn waiting_for(&self, hash: &str) -> Vec<Arc<Session>> {
+        let waits = |session: &&Arc<Session>| session.offer().is_some_and(|offer| offer.hash == hash);
+        self.lock().values().filter(waits).cloned().collect()
     }
 
     /// The session of that name, made if there is none.
@@ -261,17 +275,44 @@ impl Sessions {
         config: Option<Map<String, Value>>,
         surface: Option<Arc<Surface>>,
     ) -> Result<(), StoreError> {
-        let row = SessionServerRow {
-            server: server.clone(),
-            prefix: session.prefix_for(server),
-            activate,
-            added_at: self.clock.now(),
-        };
-        self.store.put_session_server(session.id(), row.clone(), config.clone()).await?;
-        if let Some(config) = config {
-            session.put_config(server, config);
+        let server = NewServer { name: server.clone(), activate, config, surface };
+        self.put_servers(session, vec![server]).await
+    }
+
+    /// Commits that servers are on, all of them or none, and tells the session's clients.
+    ///
+    /// # Errors
+    ///
+    /// When it could not be committed: then nothing has changed.
+    pub async fn put_servers(&self, session: &Session, servers: Vec<NewServer>) -> Result<(), StoreError> {
+        let mut rows: Vec<SessionServerRow> = Vec::new();
+        for server in &servers {
+            rows.push(SessionServerRow {
+                server: server.name.clone(),
+                prefix: session.prefix_beside(&server.name, &rows),
+                activate: server.activate.clone(),
+                added_at: self.clock.now(),
+            });
         }
-        session.put_server(row, surface);
+        let kept = rows.iter().cloned().zip(servers.iter().map(|server| server.config.clone())).collect();
+        self.store.put_session_servers(session.id(), kept).await?;
+        for (row, server) in rows.into_iter().zip(servers) {
+            if let Some(config) = server.config {
+                session.put_config(&server.name, config);
+            }
+            session.put_server(row, server.surface);
+        }
+        Ok(())
+    }
+
+    /// Commits the services of a Compose file that are a session's servers, in place of those that were.
+    ///
+    /// # Errors
+    ///
+    /// When it could not be committed: then nothing has changed.
+    pub async fn put_compose(&self, session: &Session, definitions: Vec<Definition>) -> Result<(), StoreError> {
+        self.store.put_session_compose(session.id(), definitions.clone()).await?;
+        session.put_compose(&definitions);
         Ok(())
     }
 

@@ -14,7 +14,7 @@ use sqlx::{
 use super::OpenStoreError;
 
 /// Every migration there is, in order; the file's number is its version.
-const MIGRATIONS: [(i64, &str, &str); 10] = [
+const MIGRATIONS: [(i64, &str, &str); 13] = [
     (1, "sessions", include_str!("../../migrations/0001_sessions.sql")),
     (2, "audit", include_str!("../../migrations/0002_audit.sql")),
     (3, "features", include_str!("../../migrations/0003_features.sql")),
@@ -25,6 +25,9 @@ const MIGRATIONS: [(i64, &str, &str); 10] = [
     (20, "result shapes", include_str!("../../migrations/0020_result_shapes.sql")),
     (40, "learned tools", include_str!("../../migrations/0040_learned_tools.sql")),
     (41, "subscriptions", include_str!("../../migrations/0041_subscriptions.sql")),
+    (53, "profiles", include_str!("../../migrations/0053_profiles.sql")),
+    (54, "compose consents", include_str!("../../migrations/0054_compose_consents.sql")),
+    (55, "session compose", include_str!("../../migrations/0055_session_compose.sql")),
 ];
 
 /// Brings the database up to date. One that holds something is copied first, to a file beside it; each migration is a

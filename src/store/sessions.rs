@@ -57,6 +57,7 @@ impl Store {
             servers: servers.iter().map(server_row).collect::<Result<_, _>>()?,
             configs: configs.iter().map(config_row).collect::<Result<_, _>>()?,
             code_tools: self.code_tools(id).await?,
+            compose: self.session_compose(id).await?,
         }))
     }
 
@@ -202,6 +203,7 @@ impl Store {
                         "DELETE FROM connections WHERE session = ?",
                         "DELETE FROM secrets WHERE scope = ?",
                         "DELETE FROM session_configs WHERE session = ?",
+                        "DELETE FROM session_compose WHERE session = ?",
                     ] {
                         sqlx::query(forget).bind(id.as_str()).execute(&mut *connection).await?;
                     }
@@ -212,36 +214,39 @@ impl Store {
             .await
     }
 
-    /// Keeps a server that is on in a session, replacing what was kept of it, and its config if there is one.
+    /// Keeps servers that are on in a session, replacing what was kept of them, each with its config if there is one: all of
+    /// them, or none.
     ///
     /// # Errors
     ///
     /// When it could not be committed.
-    pub async fn put_session_server(
+    pub async fn put_session_servers(
         &self,
         session: &SessionId,
-        server: SessionServerRow,
-        config: Option<Map<String, Value>>,
+        servers: Vec<(SessionServerRow, Option<Map<String, Value>>)>,
     ) -> Result<(), StoreError> {
         let session = session.clone();
         self.writer()
             .change(move |connection| {
                 async move {
-                    sqlx::query(
-                        "INSERT INTO session_servers (session, server, prefix, position, activate, added_at)
-                         VALUES (?1, ?2, ?3,
-                             (SELECT coalesce(max(position), 0) + 1 FROM session_servers WHERE session = ?1), ?4, ?5)
-                         ON CONFLICT (session, server) DO UPDATE SET activate = excluded.activate",
-                    )
-                    .bind(session.as_str())
-                    .bind(server.server.as_str())
-                    .bind(&server.prefix)
-                    .bind(server.activate.to_value().to_string())
-                    .bind(micros(server.added_at))
-                    .execute(&mut *connection)
-                    .await?;
-                    if let Some(config) = config {
-                        put_config(&session, &server.server, config, server.added_at).execute(connection).await?;
+                    for (server, config) in servers {
+                        sqlx::query(
+                            "INSERT INTO session_servers (session, server, prefix, position, activate, added_at)
+                             VALUES (?1, ?2, ?3,
+                                 (SELECT coalesce(max(position), 0) + 1 FROM session_servers WHERE session = ?1), ?4, ?5)
+                             ON CONFLICT (session, server) DO UPDATE SET activate = excluded.activate",
+                        )
+                        .bind(session.as_str())
+                        .bind(server.server.as_str())
+                        .bind(&server.prefix)
+                        .bind(server.activate.to_value().to_string())
+                        .bind(micros(server.added_at))
+                        .execute(&mut *connection)
+                        .await?;
+                        if let Some(config) = config {
+                            let keeping = put_config(&session, &server.server, config, server.added_at);
+                            keeping.execute(&mut *connection).await?;
+                        }
                     }
                     Ok(())
                 }

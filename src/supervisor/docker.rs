@@ -29,6 +29,7 @@ use tokio::{
 pub(crate) use container::{Container, End};
 use gate::GateError;
 use mounts::MountError;
+pub(crate) use mounts::is_forbidden;
 use network::Networks;
 use signature::SignatureError;
 

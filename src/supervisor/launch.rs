@@ -14,8 +14,8 @@ use serde_json::Value;
 use crate::{
     catalog::{
         entry::{
-            CommandSpec, ContainerSpec, Entry, PackageSpec, PerCallTool, RemoteSpec, RemoteTransport, Runnable,
-            expand_variables,
+            Agreed, Bind, CommandSpec, ContainerSpec, Entry, PackageSpec, PerCallTool, RemoteSpec, RemoteTransport,
+            Runnable, expand_variables,
         },
         template::{self, TemplateError},
     },
@@ -62,12 +62,20 @@ pub enum Program {
 #[derive(Clone)]
 pub struct ContainerLaunch {
     pub image: String,
-    /// What the image's entry point gets, or is replaced with.
-    pub command: Vec<String>,
+    /// In place of the image's.
+    pub entrypoint: Option<Vec<String>>,
+    /// What the entry point gets, in place of the image's.
+    pub command: Option<Vec<String>>,
     pub environment: BTreeMap<String, SecretValue>,
     /// `source:target[:ro]`
     pub volumes: Vec<String>,
+    /// Folders that a person agreed to.
+    pub binds: Vec<Bind>,
     pub user: Option<String>,
+    pub working_dir: Option<String>,
+    /// In place of the usual bounds.
+    pub memory_bytes: Option<u64>,
+    pub nano_cpus: Option<i64>,
     pub disable_network: bool,
     pub allow_hosts: Vec<String>,
     pub extra_hosts: Vec<String>,
@@ -107,9 +115,10 @@ impl fmt::Debug for ContainerLaunch {
         formatter
             .debug_struct("ContainerLaunch")
             .field("image", &self.image)
-            .field("command", &self.command.len())
+            .field("command", &self.command.as_ref().map(Vec::len))
             .field("environment", &self.environment.keys().collect::<Vec<_>>())
             .field("volumes", &self.volumes)
+            .field("binds", &self.binds)
             .finish_non_exhaustive()
     }
 }
@@ -263,17 +272,46 @@ fn container(
 ) -> Result<ContainerLaunch, LaunchError> {
     let user = spec.user.as_deref().map(|user| template::evaluate_text(user, lookup)).transpose()?;
     let command = template::evaluate_list(&spec.command, lookup)?;
-    startable(&command, &environment)?;
-    Ok(ContainerLaunch {
+    let launch = ContainerLaunch {
         image: spec.image.clone(),
-        command,
+        entrypoint: None,
+        command: (!command.is_empty()).then_some(command),
         environment,
         volumes: template::evaluate_list(&spec.volumes, lookup)?,
+        binds: Vec::new(),
         user: user.filter(|user| !user.is_empty()),
+        working_dir: None,
+        memory_bytes: None,
+        nano_cpus: None,
         disable_network: spec.disable_network,
         allow_hosts: spec.allow_hosts.clone(),
         extra_hosts: spec.extra_hosts.clone(),
-    })
+    };
+    let launch = match &spec.agreed {
+        Some(agreed) => with_agreed(launch, agreed),
+        None => launch,
+    };
+    let arguments: Vec<String> = launch.entrypoint.iter().chain(&launch.command).flatten().cloned().collect();
+    startable(&arguments, &launch.environment)?;
+    Ok(launch)
+}
+
+/// What a person agreed to is taken as it is written. Secrets come over the file's own variables.
+fn with_agreed(mut launch: ContainerLaunch, agreed: &Agreed) -> ContainerLaunch {
+    for (name, value) in &agreed.environment {
+        launch.environment.entry(name.clone()).or_insert_with(|| value.clone().into());
+    }
+    ContainerLaunch {
+        entrypoint: agreed.entrypoint.clone(),
+        command: agreed.command.clone(),
+        volumes: agreed.volumes.clone(),
+        binds: agreed.binds.clone(),
+        user: agreed.user.clone(),
+        working_dir: agreed.working_dir.clone(),
+        memory_bytes: agreed.memory_bytes,
+        nano_cpus: agreed.nano_cpus,
+        ..launch
+    }
 }
 
 /// A template is filled in from the config; other text has its `$NAME`s replaced from what is there already. Nothing is
@@ -351,7 +389,7 @@ registry:
             plan(&entry, &entry.runs[0], &inputs)
         };
         let Ok(Launch::Container(container)) = planned("{{demo.text}}") else { panic!() };
-        assert_eq!(container.command, ["{{demo.text}}"]);
+        assert_eq!(container.command.unwrap(), ["{{demo.text}}"]);
         assert_eq!(container.environment["T"].reveal(), "{{demo.text}}");
         let refused = planned(&"x".repeat(1 << 20)).unwrap_err();
         assert!(matches!(refused, LaunchError::TooLong { bytes: 1_048_576, .. }), "{refused}");
@@ -371,9 +409,9 @@ registry:
         let Launch::PerCall(launch) = launch(yaml, &json!({}), &[]) else { panic!() };
         let call = |arguments: Value| launch.call(&launch.tools[0], &arguments).unwrap();
         let full = call(json!({"args": ["a b", "{{path}}", 3], "path": "/p"}));
-        assert_eq!(full.command, ["-c", "a b", "{{path}}", "3", "/p"]);
+        assert_eq!(full.command.unwrap(), ["-c", "a b", "{{path}}", "3", "/p"]);
         assert_eq!(full.volumes, ["/p:/p"]);
-        assert_eq!(call(json!({"args": "one"})).command, ["-c", "one"]);
+        assert_eq!(call(json!({"args": "one"})).command.unwrap(), ["-c", "one"]);
     }
 
     #[test]

@@ -80,8 +80,8 @@ pub(super) async fn run(
             .ok_or_else(|| Failure::said("`activate` must be true, false, or a list of tool names"))?,
     };
     let detail = arguments.detail;
-    let entry = entry_named(context, &arguments.name)?;
-    if let Some(refusal) = context.catalog.snapshot().refusal(&entry.name) {
+    let entry = entry_named(context, session, &arguments.name)?;
+    if let Some(refusal) = context.refusal(&entry) {
         let text = format!("Server `{}` was not added: {refusal}. mcp-find shows what can be added.", entry.name);
         return Err(Failure::refused(text));
     }
@@ -91,8 +91,8 @@ pub(super) async fn run(
     Ok(Reply::CallToolResult(answer(context, session, &entry, &added, &activate, detail, handle.as_ref())))
 }
 
-/// The catalog's entry of that name, or a failure that suggests others.
-pub(super) fn entry_named(context: &Context, name: &str) -> Result<Arc<Entry>, Failure> {
+/// The session's or the catalog's entry of that name, or a failure that suggests others.
+pub(super) fn entry_named(context: &Context, session: &Session, name: &str) -> Result<Arc<Entry>, Failure> {
     let trimmed = name.trim();
     let unknown = || {
         let similar = context.catalog.snapshot().suggestions(trimmed);
@@ -108,7 +108,7 @@ pub(super) fn entry_named(context: &Context, name: &str) -> Result<Arc<Entry>, F
         ))
     };
     let server: ServerName = trimmed.parse().map_err(|_| unknown())?;
-    context.catalog.entry(&server).ok_or_else(unknown)
+    context.entry(session, &server).ok_or_else(unknown)
 }
 
 async fn add(
@@ -148,7 +148,7 @@ async fn add(
 }
 
 /// The config that takes effect when `given` replaces what was set in the session.
-fn over(context: &Context, entry: &Entry, given: &GivenConfig) -> Map<String, Value> {
+pub(super) fn over(context: &Context, entry: &Entry, given: &GivenConfig) -> Map<String, Value> {
     let mut config = context.server_config.get(&entry.name).cloned().unwrap_or_default();
     config.extend(given.config.clone());
     config
@@ -209,11 +209,49 @@ async fn start_and_keep(
     if changed && let Some(running) = context.supervisor.stop(&key) {
         running.gone().await;
     }
+    let started = start(context, session, caller, entry, activate, &config).await?;
+    let kept = given.map(|given| given.config);
+    let surface = Some(started.surface.clone());
+    let put = context.sessions.put_server(session, &entry.name, activate.clone(), kept, surface).await;
+    if let Err(error) = put {
+        started.take_back(context, session, entry);
+        return Err(error.into());
+    }
+    attach_when_ready(context, session, entry, caller);
+    Ok(Added { surface: started.surface, starting: started.starting })
+}
+
+/// A server that runs, or is about to, and is not on yet.
+pub(super) struct Started {
+    pub(super) surface: Arc<Surface>,
+    pub(super) starting: bool,
+    was_running: bool,
+}
+
+impl Started {
+    /// Stops what was started.
+    pub(super) fn take_back(&self, context: &Context, session: &Session, entry: &Entry) {
+        if !self.was_running {
+            context.supervisor.stop(&key_of(session, entry));
+        }
+    }
+}
+
+/// Starts a server that is to be on, and waits until it is known what it offers. If that fails, nothing is left running.
+pub(super) async fn start(
+    context: &Arc<Context>,
+    session: &Arc<Session>,
+    caller: &Caller,
+    entry: &Arc<Entry>,
+    activate: &Activation,
+    config: &Map<String, Value>,
+) -> Result<Started, Failure> {
+    let key = key_of(session, entry);
     let was_running = context.supervisor.get(&key).is_some();
-    let instance = context.start(session, entry, &config, caller).await?;
+    let instance = context.start(session, entry, config, caller).await?;
     let known = match context.run_for(entry) {
         Ok(run) => {
-            let learned_as = learned_key(entry, run, &config, &capabilities_for(entry, caller));
+            let learned_as = learned_key(entry, run, config, &capabilities_for(entry, caller));
             context.supervisor.learned(&learned_as).await
         }
         Err(_) => None,
@@ -241,16 +279,7 @@ async fn start_and_keep(
         }
         return Err(failure);
     }
-    let kept = given.map(|given| given.config);
-    let put = context.sessions.put_server(session, &entry.name, activate.clone(), kept, Some(surface.clone())).await;
-    if let Err(error) = put {
-        if !was_running {
-            context.supervisor.stop(&key);
-        }
-        return Err(error.into());
-    }
-    attach_when_ready(context, session, entry, caller);
-    Ok(Added { surface, starting })
+    Ok(Started { surface, starting, was_running })
 }
 
 fn capabilities_for(entry: &Entry, caller: &Caller) -> rmcp::model::ClientCapabilities {
@@ -258,7 +287,7 @@ fn capabilities_for(entry: &Entry, caller: &Caller) -> rmcp::model::ClientCapabi
 }
 
 /// What the live server says replaces what was known of it, as soon as it says so.
-fn attach_when_ready(context: &Arc<Context>, session: &Arc<Session>, entry: &Arc<Entry>, caller: &Caller) {
+pub(super) fn attach_when_ready(context: &Arc<Context>, session: &Arc<Session>, entry: &Arc<Entry>, caller: &Caller) {
     let (context, session, server) = (context.clone(), session.clone(), entry.name.clone());
     let mut caller = caller.clone();
     caller.cancelled = tokio_util::sync::CancellationToken::new();

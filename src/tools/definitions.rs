@@ -18,11 +18,22 @@ pub enum ManagementTool {
     Exec,
     List,
     CodeMode,
+    CreateProfile,
+    ActivateProfile,
 }
 
 impl ManagementTool {
-    pub const ALL: [Self; 7] =
-        [Self::Find, Self::Add, Self::ConfigSet, Self::Remove, Self::Exec, Self::List, Self::CodeMode];
+    pub const ALL: [Self; 9] = [
+        Self::Find,
+        Self::Add,
+        Self::ConfigSet,
+        Self::Remove,
+        Self::Exec,
+        Self::List,
+        Self::CodeMode,
+        Self::CreateProfile,
+        Self::ActivateProfile,
+    ];
 
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -34,6 +45,8 @@ impl ManagementTool {
             Self::Exec => "mcp-exec",
             Self::List => "mcp-list",
             Self::CodeMode => "code-mode",
+            Self::CreateProfile => "mcp-create-profile",
+            Self::ActivateProfile => "mcp-activate-profile",
         }
     }
 
@@ -70,6 +83,8 @@ impl ManagementTool {
             Self::Exec => "Call a tool",
             Self::List => "List servers",
             Self::CodeMode => "Make a tool that runs scripts",
+            Self::CreateProfile => "Save servers as a profile",
+            Self::ActivateProfile => "Add a profile's servers",
         }
     }
 
@@ -100,6 +115,14 @@ impl ManagementTool {
             Self::CodeMode => {
                 "Makes the tool code-mode-<name>, which runs JavaScript that calls the tools of the named servers: for \
                  many calls, calls that depend on each other, or large results. With `script` it also runs that at once."
+            }
+            Self::CreateProfile => {
+                "Saves the MCP servers of this session, with their config and choice of tools, as a named profile for later \
+                 sessions. Secrets are not saved."
+            }
+            Self::ActivateProfile => {
+                "Adds every MCP server of a profile to this session. Everything is checked first: either all are added or \
+                 none, and the answer names every problem."
             }
         }
     }
@@ -141,13 +164,18 @@ impl ManagementTool {
                 "name": {"type": "string", "description": "What the tool is called, after code-mode-"},
                 "script": {"type": "string", "description": "The body of an async JavaScript function, to be run at once"}
             }),
+            Self::CreateProfile => json!({
+                "name": {"type": "string", "description": "A name that no profile has yet: letters, digits, . _ -"},
+                "description": {"type": "string", "description": "What it is for"}
+            }),
+            Self::ActivateProfile => json!({"name": {"type": "string", "description": "The profile's name"}}),
         }
     }
 
     fn required(self) -> &'static [&'static str] {
         match self {
             Self::Find => &["query"],
-            Self::Add | Self::Remove | Self::Exec => &["name"],
+            Self::Add | Self::Remove | Self::Exec | Self::CreateProfile | Self::ActivateProfile => &["name"],
             Self::ConfigSet => &["server", "config"],
             Self::List => &[],
             Self::CodeMode => &["servers", "name"],
@@ -156,7 +184,9 @@ impl ManagementTool {
 
     fn session_description(self) -> &'static str {
         match self {
-            Self::Add | Self::ConfigSet => "The session, as the first mcp-add returned it; leave it out to begin one",
+            Self::Add | Self::ConfigSet | Self::ActivateProfile => {
+                "The session, as the first mcp-add returned it; leave it out to begin one"
+            }
             _ => "The session, as mcp-add returned it",
         }
     }
@@ -165,10 +195,11 @@ impl ManagementTool {
         let annotations = ToolAnnotations::new();
         match self {
             Self::Find | Self::List => annotations.read_only(true).open_world(false),
-            Self::Add | Self::ConfigSet => {
+            Self::Add | Self::ConfigSet | Self::ActivateProfile => {
                 annotations.read_only(false).destructive(false).idempotent(true).open_world(true)
             }
             Self::Remove => annotations.read_only(false).destructive(true).idempotent(true).open_world(false),
+            Self::CreateProfile => annotations.read_only(false).destructive(false).idempotent(false).open_world(false),
             Self::Exec | Self::CodeMode => annotations.read_only(false).open_world(true),
         }
     }
@@ -225,6 +256,36 @@ impl ManagementTool {
                     "session": text, "problems": texts
                 },
                 "required": ["server"]
+            }),
+            Self::CreateProfile => json!({
+                "type": "object",
+                "properties": {
+                    "profile": text, "servers": texts,
+                    "left_out": {"type": "array", "description": "What was not saved, and why", "items": {"type": "string"}}
+                },
+                "required": ["profile", "servers"]
+            }),
+            Self::ActivateProfile => json!({
+                "type": "object",
+                "properties": {
+                    "profile": text,
+                    "state": {"type": "string", "enum": ["active", "not activated"]},
+                    "session": text,
+                    "servers": {"type": "array", "items": {
+                        "type": "object",
+                        "properties": {
+                            "name": text, "state": {"type": "string", "enum": ["ready", "starting", "on already"]},
+                            "tools": texts
+                        },
+                        "required": ["name", "state"]
+                    }},
+                    "problems": {"type": "array", "items": {
+                        "type": "object",
+                        "properties": {"server": text, "problem": text},
+                        "required": ["problem"]
+                    }}
+                },
+                "required": ["profile", "state"]
             }),
             Self::Remove => json!({
                 "type": "object",

@@ -13,7 +13,7 @@ use super::{
     Call, Context, ManagementTool, Operation, Reply, Seat, Tools, add, code_mode, config_set,
     explain::{explained, explained_failure},
     failure::Failure,
-    find, list, remove,
+    find, list, profiles, remove,
     rounds::Binding,
     route::{Routed, Target, unknown_resource},
 };
@@ -44,9 +44,10 @@ impl Tools {
         let is_tool = matches!(operation, Operation::Tool(_) | Operation::Management(..));
         let routed = context.route(&seat, &caller, operation).await;
         let kept = match &routed.target {
-            Target::Management(ManagementTool::Add | ManagementTool::ConfigSet) => {
-                routed.arguments.as_ref().map(|arguments| Cow::Owned(context.recordable(arguments)))
-            }
+            Target::Management(ManagementTool::Add | ManagementTool::ConfigSet) => routed
+                .arguments
+                .as_ref()
+                .map(|arguments| Cow::Owned(context.recordable(routed.session.as_deref(), arguments))),
             _ => routed.arguments.as_ref().map(Cow::Borrowed),
         };
         let record = match context.audit.open(&routed.subject(&caller, parent), kept.as_deref()).await {
@@ -166,6 +167,7 @@ impl Context {
         handle: Option<SessionId>,
         record: CallId,
     ) -> Result<Reply, Failure> {
+        self.ask_in_call(session, caller).await;
         match tool {
             ManagementTool::Find => find::run(self, Some(session), arguments),
             ManagementTool::Add => add::run(self, session, caller, arguments, handle).await,
@@ -173,6 +175,8 @@ impl Context {
             ManagementTool::Remove => remove::run(self, session, arguments).await,
             ManagementTool::List => list::run(self, session, caller, arguments, handle).await,
             ManagementTool::CodeMode => code_mode::run(self, session, caller, arguments, handle, record).await,
+            ManagementTool::CreateProfile => profiles::create(self, session, arguments).await,
+            ManagementTool::ActivateProfile => profiles::activate(self, session, caller, arguments, handle).await,
             ManagementTool::Exec => Err(Failure::invalid("mcp-exec needs the name of a tool")),
         }
     }

@@ -39,6 +39,9 @@ pub(super) async fn run(
     if rows.is_empty() {
         text.push_str("No server is on in this session. mcp-find searches the catalog.");
     }
+    if let Some(offer) = session.offer() {
+        let _ = write!(text, "\n{}\n", offer.notice());
+    }
     let mut structured = json!({"servers": rows.iter().map(Row::to_value).collect::<Vec<_>>()});
     if let Some(wanted) = arguments.history {
         if session.kind() == SessionKind::Principal {
@@ -69,7 +72,7 @@ struct Row {
 
 impl Row {
     fn of(context: &Context, session: &Session, added: &AddedServer, menu: &Menu) -> Self {
-        let state = match context.catalog.entry(&added.server) {
+        let state = match context.entry(session, &added.server) {
             None => "not in the catalog any more".to_owned(),
             Some(entry) => match context.supervisor.get(&key_of(session, &entry)) {
                 Some(instance) => instance.state().word().to_owned(),

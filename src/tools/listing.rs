@@ -33,8 +33,11 @@ impl Tools {
         let mut tools = Vec::new();
         if context.features.enabled(Feature::DynamicTools) {
             let with_handle = matches!(seat, Seat::Handle(_));
-            let offered = |tool: &ManagementTool| {
-                *tool != ManagementTool::CodeMode || context.features.enabled(Feature::CodeMode)
+            // Every agent reads the list in every session: what is of no use is not in it. What is not in it can be called.
+            let offered = |tool: &ManagementTool| match tool {
+                ManagementTool::CodeMode => context.features.enabled(Feature::CodeMode),
+                ManagementTool::CreateProfile | ManagementTool::ActivateProfile => context.profiles.any(),
+                _ => true,
             };
             tools.extend(ManagementTool::ALL.into_iter().filter(offered).map(|tool| tool.definition(with_handle)));
         }

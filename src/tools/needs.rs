@@ -112,10 +112,13 @@ pub(super) fn split(entry: &Entry, given: Map<String, Value>) -> GivenConfig {
 impl Context {
     /// The arguments of `mcp-add` and `mcp-config-set` as the log keeps them: without what the entry calls a secret. Of a
     /// server that is not in the catalog nothing is known, so no value is kept.
-    pub(super) fn recordable(&self, arguments: &Map<String, Value>) -> Map<String, Value> {
+    pub(super) fn recordable(&self, session: Option<&Session>, arguments: &Map<String, Value>) -> Map<String, Value> {
         let mut kept = arguments.clone();
         let named = ["name", "server"].iter().find_map(|key| arguments.get(*key)).and_then(Value::as_str);
-        let entry = named.and_then(|name| name.trim().parse().ok()).and_then(|name| self.catalog.entry(&name));
+        let entry = named.and_then(|name| name.trim().parse().ok()).and_then(|name| match session {
+            Some(session) => self.entry(session, &name),
+            None => self.catalog.entry(&name),
+        });
         if let Some(Value::Object(config)) = kept.get_mut("config") {
             for (key, value) in config.iter_mut() {
                 let is_secret = entry.as_ref().is_none_or(|entry| is_secret(entry, key));
@@ -202,6 +205,9 @@ impl Context {
             own.as_ref().map(SecretValue::reveal) == general.as_ref().map(SecretValue::reveal)
         };
         let general = self.server_config.get(&entry.name).cloned().unwrap_or_default();
+        if session.own_entry(&entry.name).is_some() {
+            return false;
+        }
         entry.shared || (general == *config && entry.secrets.iter().all(same))
     }
 

@@ -227,14 +227,16 @@ impl Context {
                 session.map(Some).ok_or_else(unknown)
             }
             (Seat::Handle(principal), None) => match tool {
-                ManagementTool::Add | ManagementTool::ConfigSet => {
+                ManagementTool::Add | ManagementTool::ConfigSet | ManagementTool::ActivateProfile => {
                     let kind = crate::store::sessions::SessionKind::Handle;
                     Ok(Some(self.sessions.create(kind, principal.clone(), None, None).await?))
                 }
                 ManagementTool::Find => Ok(None),
-                ManagementTool::Remove | ManagementTool::Exec | ManagementTool::List | ManagementTool::CodeMode => {
-                    Ok(Some(self.sessions.of_principal(principal).await?))
-                }
+                ManagementTool::Remove
+                | ManagementTool::Exec
+                | ManagementTool::List
+                | ManagementTool::CodeMode
+                | ManagementTool::CreateProfile => Ok(Some(self.sessions.of_principal(principal).await?)),
             },
         }
     }

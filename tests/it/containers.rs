@@ -1,6 +1,7 @@
 //! Servers in containers, against a real engine. `make test-docker` sets the engine, the images and the registry up.
 
 mod closed_network;
+mod compose;
 mod crowd;
 mod per_call;
 mod podman;
@@ -203,6 +204,15 @@ async fn images_are_pulled_ahead_and_known_servers_are_added_at_once() {
     assert!(some.err().contains("absent: there is no image"), "{}", some.err());
     let unknown = pull(&["faar"]).await;
     assert!(unknown.err().contains("there is no server `faar`"), "{}", unknown.err());
+
+    std::fs::create_dir_all(home.data()).unwrap();
+    std::fs::write(home.data().join("config.yaml"), json!({"catalogs": [catalog]}).to_string()).unwrap();
+    home.run(&["profile", "create", "ahead", "--server", "far", "--server", "process"]).await.ok();
+    docker(&["rmi", "--force", &image]);
+    assert_eq!(home.run(&["pull", "--profile", "ahead"]).await.ok(), format!("far: {image} is here\n"));
+    docker(&["image", "inspect", &image]);
+    let unknown = home.run(&["pull", "--profile", "behind"]).await;
+    assert!(unknown.code() == 1 && unknown.err().contains("there is no profile `behind`"), "{}", unknown.err());
 
     // Nothing is left to pull, and what one session learned answers the next one.
     let broker = home.serve_with("127.0.0.1:0", &["--pull", "never"]).await;

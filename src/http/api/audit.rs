@@ -209,7 +209,7 @@ impl ApiState {
             _ => Ok(text.clone()),
         };
         let statuses = "success error refused cancelled timeout input_required abandoned open";
-        let kinds = "tool management script prompt resource completion question instance session feature secret catalog audit pull";
+        let kinds = "tool management script prompt resource completion question instance session feature secret catalog audit pull profile compose";
         let words = |list: &'static str| list.split(' ').collect::<Vec<_>>();
         let session = match &parameters.session {
             Some(session) => Some(self.inner.store.any_session(session).await?.ok_or_else(|| {

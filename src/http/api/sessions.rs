@@ -224,7 +224,7 @@ impl ApiState {
     }
 
     /// Has one of the broker's own tools do something, recorded as any call.
-    async fn manage(
+    pub(super) async fn manage(
         &self,
         session: &Arc<Session>,
         caller: Caller,

@@ -4,6 +4,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     clock::Timestamp,
+    compose::Definition,
     ids::{Principal, ServerName, SessionId, TokenHash},
 };
 
@@ -112,4 +113,6 @@ pub struct StoredSession {
     pub configs: Vec<(ServerName, Map<String, Value>)>,
     /// Names and servers of its code tools.
     pub code_tools: Vec<(String, Vec<ServerName>)>,
+    /// Services of Compose files that are its servers.
+    pub compose: Vec<Definition>,
 }

@@ -97,7 +97,7 @@ impl Engine {
     ) -> Result<(Container, Streams), DockerError> {
         let _turn = self.starts.acquire().await;
         let docker = self.docker().await?;
-        let bounds = self.settings.bounds(&owner.server);
+        let bounds = self.settings.bounds(&owner.server, launch.memory_bytes, launch.nano_cpus);
         let net = self.net(launch)?;
         let body = self.body(launch, owner, &bounds, &net).await?;
         // Docker wants the network when the container starts, so both are made at once. Podman wants it before, and is
@@ -154,7 +154,9 @@ impl Engine {
         let environment = launch.environment.iter().map(|(name, value)| format!("{name}={}", value.reveal())).collect();
         Ok(ContainerCreateBody {
             image: Some(launch.image.clone()),
-            cmd: (!launch.command.is_empty()).then(|| launch.command.clone()),
+            entrypoint: launch.entrypoint.clone(),
+            cmd: launch.command.clone(),
+            working_dir: launch.working_dir.clone(),
             env: Some(environment),
             user: launch.user.clone(),
             labels: Some(labels),
@@ -206,6 +208,16 @@ impl Engine {
 
     async fn mounts(&self, launch: &ContainerLaunch, owner: &Owner) -> Result<Vec<Mount>, DockerError> {
         let mut mounts = Vec::new();
+        for bind in &launch.binds {
+            mounts::agreed(&bind.source)?;
+            mounts.push(Mount {
+                typ: Some(MountType::BIND),
+                source: Some(bind.source.display().to_string()),
+                target: Some(bind.target.clone()),
+                read_only: Some(bind.read_only),
+                ..Default::default()
+            });
+        }
         for spec in &launch.volumes {
             let (source, target) = mounts::mount(spec, &self.settings.allowed_paths, &self.settings.writable_paths)?;
             mounts.push(match source {

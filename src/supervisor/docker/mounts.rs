@@ -25,6 +25,8 @@ pub enum MountError {
     Forbidden { path: PathBuf },
     #[error("there is no {path}")]
     Missing { path: PathBuf },
+    #[error("{path} leads to another place than when it was agreed to: agree to the file that names it again")]
+    Moved { path: PathBuf },
 }
 
 /// Where something is mounted from.
@@ -66,7 +68,18 @@ pub(super) fn mount(spec: &str, allowed: &[PathBuf], writable: &[PathBuf]) -> Re
     Ok((Source::Folder { path, writable }, target.to_owned()))
 }
 
-fn is_forbidden(path: &Path) -> bool {
+/// Checks a folder that a person agreed to, with links followed: it must still be that one, and no container sees what
+/// leads out of it, agreed to or not.
+pub(super) fn agreed(path: &Path) -> Result<(), MountError> {
+    let now = path.canonicalize().map_err(|_| MountError::Missing { path: path.to_owned() })?;
+    if now != path {
+        return Err(MountError::Moved { path: path.to_owned() });
+    }
+    if is_forbidden(path) { Err(MountError::Forbidden { path: path.to_owned() }) } else { Ok(()) }
+}
+
+/// Whether no container ever sees that path, which has its links followed.
+pub(crate) fn is_forbidden(path: &Path) -> bool {
     path == Path::new("/")
         || FORBIDDEN.iter().any(|forbidden| path.starts_with(forbidden))
         || path.iter().any(|part| SENSITIVE.iter().any(|sensitive| part == *sensitive))

@@ -227,6 +227,8 @@ impl Builder {
             data_folder: self.folder.path().to_path_buf(),
             catalogs,
             servers: self.servers,
+            profiles: Vec::new(),
+            compose: None,
             server_config: Default::default(),
             features: self.features.into_iter().collect(),
             pass_environment: Vec::new(),

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::{super::ApiError, Plan, Wanted};
-use crate::session::Session;
+use crate::session::{AddedServer, Session};
 
 const FORMAT: &str = "mcp-broker session";
 const VERSION: u32 = 1;
@@ -57,7 +57,9 @@ impl CodeTool {
 
 impl Document {
     pub(super) fn of(session: &Session, secrets: Vec<String>) -> Self {
-        let servers = session.servers().into_iter().filter(|added| !added.fixed).map(|added| Server {
+        // What comes from a Compose file comes with the file.
+        let is_kept = |added: &AddedServer| !added.fixed && session.own_entry(&added.server).is_none();
+        let servers = session.servers().into_iter().filter(is_kept).map(|added| Server {
             name: added.server.to_string(),
             activate: added.activate.to_value(),
             config: session.config(&added.server),

@@ -1,0 +1,126 @@
+//! `mcp-broker compose`: what a Compose file would start, and agreeing to it.
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Context as _, bail};
+use clap::Subcommand;
+use http::Method;
+use serde_json::json;
+
+use super::{Global, broker::Broker, encoded, output};
+use crate::compose::{self, ComposeFile, Offer};
+
+/// Agree to Compose files, and look at what they would start.
+///
+/// `mcp-broker stdio` reads gordon-mcp.yml in the folder it is started in, and starts nothing of it until somebody has
+/// agreed to it. A file that changes, or whose files of variables or mounted folders do, has to be agreed to again.
+#[derive(Debug, Subcommand)]
+pub(super) enum ComposeCommand {
+    /// Show what a file would start, and everything in it that is not supported; exits with 1 if a service is left out
+    Check {
+        /// The file
+        #[arg(default_value = compose::FILE)]
+        file: PathBuf,
+    },
+    /// Agree to a file as it is now
+    Trust {
+        /// The file
+        #[arg(default_value = compose::FILE)]
+        file: PathBuf,
+    },
+    /// Take back what was agreed to; sessions that run keep their servers
+    Untrust {
+        /// The file
+        #[arg(default_value = compose::FILE)]
+        file: PathBuf,
+    },
+    /// List the files that were agreed to
+    #[command(visible_alias = "list")]
+    Ls,
+}
+
+pub(super) async fn run(global: &Global, command: ComposeCommand) -> anyhow::Result<ExitCode> {
+    match command {
+        ComposeCommand::Check { file } => {
+            let file = compose::read(&file, &compose::environment())?;
+            let has_errors = file.has_errors();
+            show(&file);
+            return Ok(if has_errors { ExitCode::FAILURE } else { ExitCode::SUCCESS });
+        }
+        ComposeCommand::Trust { file } => {
+            let file = compose::read(&file, &compose::environment())?;
+            show(&file);
+            if file.definitions.is_empty() {
+                bail!("there is no service that could be started");
+            }
+            let offer = file.offer(true);
+            let body = json!({"file": offer.file, "hash": offer.hash});
+            let broker = Broker::find(global.settings()?).await?;
+            broker.ask_once(Method::POST, "/v1/compose/consents", Some(body)).await?;
+            output::say(format!("{} is agreed to: sessions of its folder have these servers", offer.file));
+        }
+        ComposeCommand::Untrust { file } => {
+            // It may be gone by now.
+            let path = file.canonicalize().or_else(|_| std::path::absolute(&file))?;
+            let path = path.display().to_string();
+            let broker = Broker::find(global.settings()?).await?;
+            let asked = format!("/v1/compose/consents?file={}", encoded(&path));
+            let answer = broker.ask_once(Method::DELETE, &asked, None).await?;
+            if answer["removed"] != json!(true) {
+                bail!("{path} was not agreed to: `mcp-broker compose ls` lists what was");
+            }
+            output::say(format!("{path} is not agreed to any more"));
+        }
+        ComposeCommand::Ls => {
+            let broker = Broker::find(global.settings()?).await?;
+            let answer = broker.ask_once(Method::GET, "/v1/compose/consents", None).await?;
+            let rows: Vec<Vec<String>> = answer["consents"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .map(|row| {
+                    let text = |key: &str| row[key].as_str().unwrap_or("-").to_owned();
+                    vec![text("agreed_at"), text("hash").chars().take(12).collect(), text("file")]
+                })
+                .collect();
+            output::table(&["AGREED", "HASH", "FILE"], &rows);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show(file: &ComposeFile) {
+    for problem in &file.problems {
+        output::note(problem.to_string());
+    }
+    for definition in &file.definitions {
+        output::say(format!("{}: {}", definition.name, definition.shown));
+    }
+}
+
+/// The Compose file that a session begins with: the one that is named, which is agreed to by that, or the one that is
+/// found in the working folder.
+pub(super) fn offer(named: Option<&Path>) -> anyhow::Result<Option<Offer>> {
+    let path = named.unwrap_or(Path::new(compose::FILE));
+    if named.is_none() && !path.exists() {
+        return Ok(None);
+    }
+    let file = match compose::read(path, &compose::environment()) {
+        Ok(file) => file,
+        Err(error) if named.is_some() => {
+            return Err(error).context("the file given with --compose cannot be used");
+        }
+        Err(error) => {
+            // Whoever wrote it is not to keep anybody from working.
+            output::complain(&anyhow::Error::new(error).context("the Compose file in this folder is left alone"));
+            return Ok(None);
+        }
+    };
+    for problem in &file.problems {
+        output::note(format!("mcp-broker: {}: {problem}", path.display()));
+    }
+    Ok((!file.definitions.is_empty()).then(|| file.offer(named.is_some())))
+}

@@ -1,0 +1,163 @@
+//! Files of variables, `NAME=value` a line, as Compose reads `.env` and `env_file`.
+//!
+//! Empty lines and those that begin with `#` say nothing; `export` before a name is let be. A value in single quotes is as
+//! it is, one in double quotes has escapes (`\n`, `\t`, `\"`, `\\`, `\$`) and may go on over lines; elsewhere ` #` begins a
+//! comment. Except in single quotes, variables are filled in, from those before it in the file first.
+
+use super::{Environment, variables::fill};
+
+/// Reads a file's text. `outside` has the variables that are not in it.
+///
+/// # Errors
+///
+/// A sentence that names the line.
+pub(super) fn parse(text: &str, outside: &dyn Fn(&str) -> Option<String>) -> Result<Environment, String> {
+    let mut variables = Environment::new();
+    let mut lines = text.trim_start_matches('\u{feff}').lines().enumerate();
+    while let Some((at, line)) = lines.next() {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let wrong = |what: &str| format!("line {}: {what}", at + 1);
+        let line = line.strip_prefix("export ").unwrap_or(line);
+        let Some((name, value)) = line.split_once('=').map(|(name, value)| (name.trim_end(), value.trim_start()))
+        else {
+            // A name alone takes the value that it has outside, if it has one.
+            if !is_name(line) {
+                return Err(wrong("has no `=`"));
+            }
+            if let Some(value) = outside(line) {
+                variables.insert(line.to_owned(), value);
+            }
+            continue;
+        };
+        if !is_name(name) {
+            return Err(wrong("does not begin with a variable's name"));
+        }
+        let value = match value.chars().next() {
+            Some(quote @ ('"' | '\'')) => {
+                let mut quoted = value[1..].to_owned();
+                let end = loop {
+                    if let Some(end) = end_of(&quoted, quote) {
+                        break end;
+                    }
+                    let (_, more) = lines.next().ok_or_else(|| wrong("has a quote that does not end"))?;
+                    quoted.push('\n');
+                    quoted.push_str(more);
+                };
+                let after = quoted[end + 1..].trim();
+                if !after.is_empty() && !after.starts_with('#') {
+                    return Err(wrong("has something after the quote's end"));
+                }
+                quoted.truncate(end);
+                if quote == '\'' { Value::AsItIs(quoted) } else { Value::WithVariables(unescaped(&quoted)) }
+            }
+            _ => Value::WithVariables(without_comment(value).to_owned()),
+        };
+        let value = match value {
+            Value::AsItIs(text) => text,
+            Value::WithVariables(text) => {
+                let lookup = |name: &str| variables.get(name).cloned().or_else(|| outside(name));
+                fill(&text, &lookup).map_err(|problem| wrong(&problem))?.text
+            }
+        };
+        variables.insert(name.to_owned(), value);
+    }
+    Ok(variables)
+}
+
+enum Value {
+    AsItIs(String),
+    WithVariables(String),
+}
+
+fn is_name(text: &str) -> bool {
+    !text.is_empty()
+        && !text.starts_with(|letter: char| letter.is_ascii_digit())
+        && text.chars().all(|letter| letter.is_ascii_alphanumeric() || matches!(letter, '_' | '.' | '-'))
+}
+
+/// Where a quoted value ends.
+fn end_of(text: &str, quote: char) -> Option<usize> {
+    let mut escaped = false;
+    for (at, letter) in text.char_indices() {
+        match letter {
+            _ if escaped => escaped = false,
+            '\\' if quote == '"' => escaped = true,
+            letter if letter == quote => return Some(at),
+            _ => {}
+        }
+    }
+    None
+}
+
+/// What double quotes hold. A dollar sign that is escaped is doubled, for what fills in variables.
+fn unescaped(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    let mut letters = text.chars();
+    while let Some(letter) = letters.next() {
+        match (letter, if letter == '\\' { letters.next() } else { None }) {
+            ('\\', Some('n')) => plain.push('\n'),
+            ('\\', Some('r')) => plain.push('\r'),
+            ('\\', Some('t')) => plain.push('\t'),
+            ('\\', Some('$')) => plain.push_str("$$"),
+            ('\\', Some(other @ ('"' | '\\'))) => plain.push(other),
+            ('\\', Some(other)) => plain.extend(['\\', other]),
+            (letter, _) => plain.push(letter),
+        }
+    }
+    plain
+}
+
+fn without_comment(value: &str) -> &str {
+    if value.starts_with('#') {
+        return "";
+    }
+    value.split_once(" #").map_or(value, |(value, _)| value).trim_end()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(text: &str) -> Result<Vec<(String, String)>, String> {
+        let outside = |name: &str| (name == "HOME").then(|| "/home/me".to_owned());
+        parse(text, &outside).map(|variables| variables.into_iter().collect())
+    }
+
+    #[test]
+    fn a_file_of_variables_is_read_as_compose_does() {
+        let text = concat!(
+            "\u{feff}# comment\n\nexport A=one two # comment\nB='as $it is # here'\nC=\"tab\\t$A \\$A \\\"q\\\"\"\n",
+            "D=${HOME}/x\nE=\nHOME\nNOWHERE\nF=\"one\ntwo\" # after\nG = spaced \nH=a#b\nI=x=y\n"
+        );
+        let expected = [
+            ("A", "one two"),
+            ("B", "as $it is # here"),
+            ("C", "tab\tone two $A \"q\""),
+            ("D", "/home/me/x"),
+            ("E", ""),
+            ("F", "one\ntwo"),
+            ("G", "spaced"),
+            ("H", "a#b"),
+            ("HOME", "/home/me"),
+            ("I", "x=y"),
+        ];
+        let expected: Vec<_> = expected.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        assert_eq!(parsed(text).unwrap(), expected);
+    }
+
+    #[test]
+    fn what_is_malformed_is_named_by_its_line() {
+        for (text, expected) in [
+            ("A=1\nno sign\n", "line 2: has no `=`"),
+            ("1A=x", "line 1: does not begin with a variable's name"),
+            ("A=\"x", "line 1: has a quote that does not end"),
+            ("A='x'y", "line 1: has something after the quote's end"),
+            ("A=${B", "line 1: has `${` without `}`"),
+        ] {
+            assert_eq!(parsed(text).unwrap_err(), expected);
+        }
+    }
+}

@@ -1,0 +1,457 @@
+//! One service: from what the file says to a [`Definition`], with everything noted that is not done.
+
+use std::{collections::BTreeMap, path::Path};
+
+use serde_json::{Map, Value};
+
+use super::{Definition, Problem, Severity, bytes_of, env_file, keys, reader::Reading, variables::fill};
+use crate::{catalog::foreign::displayable, ids::ServerName};
+
+/// Of one piece of what is shown before a person has agreed.
+const SHOWN_CHARACTERS_MAX: usize = 200;
+
+/// The least that Docker takes.
+const MEMORY_BYTES_MIN: u64 = 6 << 20;
+
+/// A service that is being read.
+pub(super) struct Service<'a> {
+    file: &'a mut Reading,
+    name: &'a str,
+    failed: bool,
+    shown: Vec<String>,
+    from_outside: Vec<String>,
+    pub(super) definition: Definition,
+}
+
+/// Reads a service. None if it cannot be run as the file says.
+pub(super) fn read(file: &mut Reading, name: &str, fields: &Map<String, Value>) -> Option<Definition> {
+    let server: ServerName = name.parse().ok()?;
+    let mut service = Service {
+        file,
+        name,
+        failed: false,
+        shown: Vec::new(),
+        from_outside: Vec::new(),
+        definition: Definition {
+            name: server,
+            image: String::new(),
+            shown: String::new(),
+            entrypoint: None,
+            command: None,
+            environment: BTreeMap::new(),
+            secrets: BTreeMap::new(),
+            binds: Vec::new(),
+            volumes: Vec::new(),
+            user: None,
+            working_dir: None,
+            memory_bytes: None,
+            nano_cpus: None,
+            disable_network: false,
+        },
+    };
+    service.everything(fields);
+    service.finish()
+}
+
+impl Service<'_> {
+    fn everything(&mut self, fields: &Map<String, Value>) {
+        for key in fields.keys() {
+            if let Some((severity, message)) = keys::unread(key) {
+                self.problem(key, message, severity);
+            }
+        }
+        match fields.get("image").filter(|image| !image.is_null()) {
+            Some(image) => self.image(image),
+            None if fields.contains_key("build") => {}
+            None => self.error("image", "has to be there: a server is made from an image"),
+        }
+        self.definition.entrypoint = fields.get("entrypoint").and_then(|value| self.words("entrypoint", value));
+        self.definition.command = fields.get("command").and_then(|value| self.words("command", value));
+        if let Some(files) = fields.get("env_file") {
+            self.env_files(files);
+        }
+        if let Some(environment) = fields.get("environment") {
+            self.environment(environment);
+        }
+        if let Some(volumes) = fields.get("volumes").filter(|value| !value.is_null()) {
+            self.volumes(volumes);
+        }
+        self.definition.user = fields.get("user").and_then(|value| self.scalar("user", value));
+        self.definition.working_dir = fields.get("working_dir").and_then(|value| self.scalar("working_dir", value));
+        if self.definition.working_dir.as_ref().is_some_and(|folder| !folder.starts_with('/')) {
+            self.error("working_dir", "has to be an absolute path in the container");
+        }
+        self.bounds(fields);
+        self.switches(fields);
+    }
+
+    fn image(&mut self, image: &Value) {
+        let Some(written) = image.as_str() else { return self.error("image", "has to be text") };
+        let Some(image) = self.scalar("image", image) else { return };
+        let is_part = |letter: char| letter.is_ascii_alphanumeric() || "._-/:@+".contains(letter);
+        if image.is_empty() || image.len() > 300 || image.starts_with('-') || !image.chars().all(is_part) {
+            return self.error("image", "is no reference to an image");
+        }
+        self.definition.image = image;
+        self.shown.insert(0, format!("image {}", shown(written)));
+    }
+
+    /// A command line: a list, or text that is taken apart as a shell would.
+    fn words(&mut self, key: &str, value: &Value) -> Option<Vec<String>> {
+        let words: Vec<String> = match value {
+            Value::Null => return None,
+            Value::String(text) => match split(text) {
+                Some(words) => words,
+                None => {
+                    self.error(key, "has a quote that does not end");
+                    return None;
+                }
+            },
+            Value::Array(items) => {
+                let word = |item: &Value| match item {
+                    Value::String(text) => Some(text.clone()),
+                    Value::Number(_) | Value::Bool(_) => Some(item.to_string()),
+                    _ => None,
+                };
+                match items.iter().map(word).collect() {
+                    Some(words) => words,
+                    None => {
+                        self.error(key, "has to be a list of text");
+                        return None;
+                    }
+                }
+            }
+            _ => {
+                self.error(key, "has to be text or a list");
+                return None;
+            }
+        };
+        if !words.is_empty() {
+            self.shows(&format!("{key} {}", shown(&words.join(" "))));
+        }
+        words.iter().map(|word| self.text(key, word)).collect()
+    }
+
+    fn env_files(&mut self, value: &Value) {
+        let files = match value {
+            Value::Array(files) => files.clone(),
+            Value::Null => return,
+            other => vec![other.clone()],
+        };
+        for (at, file) in files.iter().enumerate() {
+            let at = format!("env_file[{at}]");
+            let (path, required) = match file {
+                Value::String(path) => (Some(path.as_str()), true),
+                Value::Object(fields) => {
+                    if let Some(key) = fields.keys().find(|key| !matches!(key.as_str(), "path" | "required")) {
+                        self.error(&at, format!("`{}` is not supported", key.escape_debug()));
+                        continue;
+                    }
+                    let required = fields.get("required").map_or(Some(true), truth);
+                    let Some(required) = required else {
+                        self.error(&at, "`required` has to be true or false");
+                        continue;
+                    };
+                    (fields.get("path").and_then(Value::as_str), required)
+                }
+                _ => (None, true),
+            };
+            let Some(path) = path else {
+                self.error(&at, "has to be a path, or path and required");
+                continue;
+            };
+            if let Some(path) = self.text(&at, path) {
+                self.env_file(&at, &path, required);
+            }
+        }
+    }
+
+    fn env_file(&mut self, at: &str, path: &str, required: bool) {
+        let path = self.file.folder.join(path);
+        if !required && !path.exists() {
+            self.file.note_absent(&path);
+            return;
+        }
+        let bytes = match bytes_of(&path) {
+            Ok(bytes) => bytes,
+            Err(error) => return self.error(at, crate::supervisor::upstream::chain(&error)),
+        };
+        self.file.note(&path, &bytes);
+        let Ok(text) = String::from_utf8(bytes) else { return self.error(at, "is not text (UTF-8)") };
+        let parsed = env_file::parse(&text, &|name| self.variable(name));
+        match parsed {
+            Ok(variables) => {
+                self.from_outside.extend(variables.keys().cloned());
+                for (name, value) in variables {
+                    self.variable_of(&name, value, true);
+                }
+            }
+            Err(problem) => self.error(at, format!("{}: {problem}", path.display())),
+        }
+    }
+
+    fn environment(&mut self, value: &Value) {
+        match value {
+            Value::Null => {}
+            Value::Object(variables) => {
+                for (name, value) in variables {
+                    let at = format!("environment.{}", shown(name));
+                    match value {
+                        Value::Null => self.pass(name),
+                        value => {
+                            if let Some(written) = plain(value) {
+                                self.set(&at, name, &written);
+                            } else {
+                                self.error(&at, "has to be text, a number or a truth value");
+                            }
+                        }
+                    }
+                }
+            }
+            Value::Array(items) => {
+                for (at, item) in items.iter().enumerate() {
+                    let at = format!("environment[{at}]");
+                    match item.as_str().map(|item| item.split_once('=').ok_or(item)) {
+                        Some(Ok((name, value))) => self.set(&at, name, value),
+                        Some(Err(name)) => self.pass(name),
+                        None => self.error(&at, "has to be NAME=value, or NAME"),
+                    }
+                }
+            }
+            _ => self.error("environment", "has to be NAME: value, or a list of NAME=value"),
+        }
+    }
+
+    fn set(&mut self, at: &str, name: &str, written: &str) {
+        match fill(written, &|name| self.variable(name)) {
+            Ok(filled) => {
+                self.warn_of_unset(at, &filled.unset);
+                let outside = !filled.used.is_empty();
+                self.from_outside.extend(filled.used);
+                self.variable_of(name, filled.text, outside);
+            }
+            Err(problem) => self.error(at, problem),
+        }
+    }
+
+    /// A variable that is passed on as it is where the broker was started.
+    fn pass(&mut self, name: &str) {
+        if let Some(value) = self.variable(name) {
+            self.from_outside.push(name.to_owned());
+            self.variable_of(name, value, true);
+        }
+    }
+
+    fn variable_of(&mut self, name: &str, value: String, from_outside: bool) {
+        if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'=') {
+            return self.error("environment", format!("`{}` is no variable's name", shown(name)));
+        }
+        if value.contains('\0') {
+            return self.error("environment", format!("the value of `{name}` has a zero byte in it"));
+        }
+        self.definition.environment.remove(name);
+        self.definition.secrets.remove(name);
+        let kind = if from_outside && !value.is_empty() {
+            &mut self.definition.secrets
+        } else {
+            &mut self.definition.environment
+        };
+        kind.insert(name.to_owned(), value);
+    }
+
+    fn bounds(&mut self, fields: &Map<String, Value>) {
+        if let Some(limit) = fields.get("mem_limit").and_then(|value| self.scalar("mem_limit", value)) {
+            match bytes_in(&limit) {
+                Some(bytes) if bytes >= MEMORY_BYTES_MIN => self.definition.memory_bytes = Some(bytes),
+                Some(_) => self.error("mem_limit", format!("has to be at least {MEMORY_BYTES_MIN} bytes")),
+                None => self.error("mem_limit", "has to be a number of bytes, or of b, k, m or g, as in 512m"),
+            }
+        }
+        if let Some(cpus) = fields.get("cpus").and_then(|value| self.scalar("cpus", value)) {
+            match cpus.parse::<f64>() {
+                #[expect(clippy::cast_possible_truncation, reason = "checked to be a small number of CPUs")]
+                Ok(cpus) if (0.01..=1024.0).contains(&cpus) => self.definition.nano_cpus = Some((cpus * 1e9) as i64),
+                _ => self.error("cpus", "has to be a number between 0.01 and 1024"),
+            }
+        }
+    }
+
+    /// Keys that ask for what is done anyway, or for what is not done.
+    fn switches(&mut self, fields: &Map<String, Value>) {
+        if fields.get("privileged").is_some_and(|value| truth(value) != Some(false)) {
+            self.error("privileged", "is not supported: servers have no rights beyond their container");
+        }
+        match fields.get("network_mode").map(|value| value.as_str()) {
+            None => {}
+            Some(Some("none")) => self.definition.disable_network = true,
+            Some(_) => self.error("network_mode", "is not supported, but for `none`"),
+        }
+        let is_usual = |option: &Value| {
+            option.as_str().is_some_and(|option| {
+                matches!(option, "no-new-privileges" | "no-new-privileges:true" | "no-new-privileges=true")
+            })
+        };
+        let options = fields.get("security_opt").map(|options| options.as_array().cloned().unwrap_or_default());
+        if options.is_some_and(|options| !options.iter().all(is_usual)) {
+            self.error("security_opt", "is not supported, but for `no-new-privileges:true`, which every server has");
+        }
+        for (key, why) in [("init", "servers have one"), ("stdin_open", "it is how servers are spoken to")] {
+            if fields.get(key).is_some_and(|value| truth(value) != Some(true)) {
+                self.warning(key, format!("is left out: {why}"));
+            }
+        }
+    }
+
+    fn finish(mut self) -> Option<Definition> {
+        self.from_outside.sort();
+        self.from_outside.dedup();
+        if !self.from_outside.is_empty() {
+            let names: Vec<String> = self.from_outside.iter().map(|name| shown(name)).collect();
+            self.shows(&format!("is given the values of {}", shown(&names.join(", "))));
+        }
+        self.definition.shown = self.shown.join("; ");
+        (!self.failed).then_some(self.definition)
+    }
+
+    /// Text or a number, with its variables filled in.
+    fn scalar(&mut self, key: &str, value: &Value) -> Option<String> {
+        match plain(value) {
+            Some(written) => self.text(key, &written),
+            None => {
+                self.error(key, "has to be text or a number");
+                None
+            }
+        }
+    }
+
+    /// Text with its variables filled in.
+    pub(super) fn text(&mut self, at: &str, written: &str) -> Option<String> {
+        match fill(written, &|name| self.variable(name)) {
+            Ok(filled) => {
+                self.warn_of_unset(at, &filled.unset);
+                self.from_outside.extend(filled.used);
+                Some(filled.text)
+            }
+            Err(problem) => {
+                self.error(at, problem);
+                None
+            }
+        }
+    }
+
+    fn warn_of_unset(&mut self, at: &str, unset: &[String]) {
+        for name in unset {
+            self.warning(at, format!("the variable `{name}` is not set: it is empty"));
+        }
+    }
+
+    pub(super) fn variable(&self, name: &str) -> Option<String> {
+        self.file.variables.get(name).cloned()
+    }
+
+    pub(super) fn folder(&self) -> &Path {
+        &self.file.folder
+    }
+
+    pub(super) fn declares(&self, volume: &str) -> bool {
+        self.file.volumes.contains(volume)
+    }
+
+    pub(super) fn shows(&mut self, what: &str) {
+        self.shown.push(displayable(what, 3 * SHOWN_CHARACTERS_MAX));
+    }
+
+    pub(super) fn error(&mut self, at: &str, message: impl Into<String>) {
+        self.problem(at, message, Severity::Error);
+    }
+
+    pub(super) fn warning(&mut self, at: &str, message: impl Into<String>) {
+        self.problem(at, message, Severity::Warning);
+    }
+
+    fn problem(&mut self, at: &str, message: impl Into<String>, severity: Severity) {
+        self.failed |= severity == Severity::Error;
+        let key = at.split(['.', '[']).next().unwrap_or(at);
+        let line = self.file.line(self.name, key);
+        let at = displayable(&format!("services.{}.{at}", self.name), SHOWN_CHARACTERS_MAX);
+        self.file.problems.push(Problem { at, line, message: displayable(&message.into(), 1000), severity });
+    }
+}
+
+/// A file's text, as it is shown.
+fn shown(text: &str) -> String {
+    displayable(text, SHOWN_CHARACTERS_MAX)
+}
+
+fn plain(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(_) | Value::Bool(_) => Some(value.to_string()),
+        _ => None,
+    }
+}
+
+pub(super) fn truth(value: &Value) -> Option<bool> {
+    match value {
+        Value::Bool(truth) => Some(*truth),
+        Value::String(text) => text.parse().ok(),
+        _ => None,
+    }
+}
+
+/// Compose's sizes: units are powers of 1024, and may be written with a `b` or `ib` after them.
+fn bytes_in(text: &str) -> Option<u64> {
+    let text = text.trim().to_ascii_lowercase();
+    let end = text.find(|letter: char| !letter.is_ascii_digit() && letter != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    let factor = match unit.trim() {
+        "" | "b" => 1_u64,
+        "k" | "kb" | "kib" => 1 << 10,
+        "m" | "mb" | "mib" => 1 << 20,
+        "g" | "gb" | "gib" => 1 << 30,
+        "t" | "tb" | "tib" => 1 << 40,
+        _ => return None,
+    };
+    if let Ok(whole) = number.parse::<u64>() {
+        return whole.checked_mul(factor).filter(|bytes| i64::try_from(*bytes).is_ok());
+    }
+    #[expect(clippy::cast_precision_loss, reason = "a factor is a power of two")]
+    let bytes = number.parse::<f64>().ok()? * factor as f64;
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to fit")]
+    (0.0..9e18).contains(&bytes).then_some(bytes as u64)
+}
+
+/// Takes a command line apart, with quotes and backslashes as a shell has them, and nothing else of a shell.
+fn split(text: &str) -> Option<Vec<String>> {
+    let mut words = Vec::new();
+    let mut word: Option<String> = None;
+    let mut letters = text.chars().peekable();
+    while let Some(letter) = letters.next() {
+        match letter {
+            letter if letter.is_whitespace() => words.extend(word.take()),
+            '\'' => loop {
+                match letters.next()? {
+                    '\'' => {
+                        word.get_or_insert_default();
+                        break;
+                    }
+                    letter => word.get_or_insert_default().push(letter),
+                }
+            },
+            '"' => loop {
+                let word = word.get_or_insert_default();
+                match letters.next()? {
+                    '"' => break,
+                    '\\' if letters.peek().is_some_and(|next| matches!(next, '"' | '\\' | '`')) => {
+                        word.extend(letters.next());
+                    }
+                    letter => word.push(letter),
+                }
+            },
+            '\\' => word.get_or_insert_default().push(letters.next()?),
+            letter => word.get_or_insert_default().push(letter),
+        }
+    }
+    words.extend(word);
+    Some(words)
+}

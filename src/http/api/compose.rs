@@ -1,0 +1,66 @@
+//! `/v1/compose`: the Compose files that were agreed to.
+
+use axum::{
+    Extension, Json, Router,
+    extract::{Query, State},
+    routing::get,
+};
+use http::StatusCode;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{Answer, ApiError, ApiState};
+use crate::{audit::Kind, ids::Principal};
+
+const FILE_BYTES_MAX: usize = 8 << 10;
+
+pub(super) fn router() -> Router<ApiState> {
+    Router::new().route("/compose/consents", get(list).post(agree).delete(take_back))
+}
+
+async fn list(State(state): State<ApiState>) -> Answer {
+    let consents = state.inner.store.consents().await?;
+    let row = |consent: &crate::store::compose::Consent| json!({"file": consent.file, "hash": consent.hash, "agreed_at": consent.agreed_at.to_string()});
+    Ok(Json(json!({"consents": consents.iter().map(row).collect::<Vec<Value>>()})))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Consent {
+    file: String,
+    hash: String,
+}
+
+async fn agree(
+    State(state): State<ApiState>,
+    Extension(principal): Extension<Principal>,
+    Json(Consent { file, hash }): Json<Consent>,
+) -> Answer {
+    let is_hash = hash.len() == 64 && hash.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    if !is_hash || file.is_empty() || file.len() > FILE_BYTES_MAX {
+        let message = "`hash` has to be the 64 digits that `mcp-broker compose` found, and `file` its path";
+        return Err(ApiError::new(StatusCode::BAD_REQUEST, message));
+    }
+    let (tools, agreed) = (state.inner.tools.clone(), (hash.clone(), file.clone()));
+    let agreeing = state.detached(async move { tools.agree_to(&principal, &agreed.0, &agreed.1).await }).await?;
+    agreeing.map_err(|problem| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, problem))?;
+    Ok(Json(json!({"file": file, "hash": hash})))
+}
+
+#[derive(Deserialize)]
+struct Which {
+    file: String,
+}
+
+async fn take_back(
+    State(state): State<ApiState>,
+    Extension(principal): Extension<Principal>,
+    Query(Which { file }): Query<Which>,
+) -> Answer {
+    let known = state.inner.store.consents().await?.iter().any(|consent| consent.file == file);
+    if known {
+        state.recorded(Kind::Compose, &principal, &format!("untrust {file}")).await?;
+        state.inner.store.delete_consents(&file).await?;
+    }
+    Ok(Json(json!({"file": file, "removed": known})))
+}

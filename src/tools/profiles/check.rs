@@ -1,0 +1,179 @@
+//! What is wrong with a profile: all of it, before anything is done.
+
+use std::fmt;
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::{super::add::over, Context, Tools, split};
+use crate::{
+    audit::without_secrets,
+    catalog::{Entry, config_schema::CONFIG_BYTES_MAX},
+    ids::ServerName,
+    profiles::ProfileServer,
+    session::Session,
+};
+
+/// Something that is in the way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ProfileProblem {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    server: Option<ServerName>,
+    problem: String,
+}
+
+impl ProfileProblem {
+    pub(super) fn of(server: &ServerName, problem: impl Into<String>) -> Self {
+        Self { server: Some(server.clone()), problem: problem.into() }
+    }
+}
+
+impl fmt::Display for ProfileProblem {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.server {
+            Some(server) => write!(formatter, "- {server}: {}", self.problem),
+            None => write!(formatter, "- {}", self.problem),
+        }
+    }
+}
+
+impl Tools {
+    /// What is wrong with servers that are to be kept as a profile. What they still need (secrets, an engine) is not wrong.
+    #[must_use]
+    pub fn profile_problems(&self, servers: &[ProfileServer]) -> Vec<ProfileProblem> {
+        servers.iter().flat_map(|server| self.context.lasting_problems(None, server)).collect()
+    }
+
+    /// What is in the way of putting servers into every session.
+    #[must_use]
+    pub fn fixed_problems(&self, servers: &[ProfileServer]) -> Vec<ProfileProblem> {
+        let context = &self.context;
+        let mut problems = Vec::new();
+        for server in servers {
+            problems.extend(context.lasting_problems(None, server));
+            problems.extend(context.needed(None, server));
+        }
+        let max = context.limits.servers_per_session_max;
+        if servers.len() > max {
+            problems.push(too_many(servers.len(), max));
+        }
+        problems
+    }
+
+    /// The names of the secrets that servers need, for who is given a profile.
+    #[must_use]
+    pub fn secrets_of(&self, servers: &[ProfileServer]) -> Vec<String> {
+        let entries = servers.iter().filter_map(|server| self.context.catalog.entry(&server.name));
+        let mut names: Vec<String> = entries
+            .flat_map(|entry| entry.secrets.iter().map(|secret| secret.name.clone()).collect::<Vec<_>>())
+            .collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+}
+
+impl Context {
+    /// What is in the way of putting a profile's servers into a session. Those that are on already stay as they are.
+    pub(super) fn session_problems(&self, session: &Session, servers: &[ProfileServer]) -> Vec<ProfileProblem> {
+        let mut problems = Vec::new();
+        let mut new = 0;
+        for server in servers.iter().filter(|server| session.server(&server.name).is_none()) {
+            new += 1;
+            problems.extend(self.lasting_problems(Some(session), server));
+            problems.extend(self.needed(Some(session), server));
+        }
+        let max = self.limits.servers_per_session_max;
+        if session.server_count() + new > max {
+            problems.push(too_many(session.server_count() + new, max));
+        }
+        problems
+    }
+
+    /// What is wrong whatever this machine has and whichever secrets are set.
+    fn lasting_problems(&self, session: Option<&Session>, server: &ProfileServer) -> Vec<ProfileProblem> {
+        let name = &server.name;
+        let Some(entry) = self.entry_in(session, name) else {
+            let similar: Vec<String> =
+                self.catalog.snapshot().suggestions(name.as_str()).iter().map(ToString::to_string).collect();
+            let hint = if similar.is_empty() { String::new() } else { format!(" (similar: {})", similar.join(", ")) };
+            return vec![ProfileProblem::of(name, format!("is not in the catalog{hint}"))];
+        };
+        let mut problems = Vec::new();
+        let mut say = |problem: String| problems.push(ProfileProblem::of(name, problem));
+        if let Some(refusal) = self.refusal(&entry) {
+            say(refusal);
+        }
+        if entry.shared && !server.config.is_empty() {
+            say("is shared by all sessions: its config is the operator's".to_owned());
+        }
+        if Value::Object(server.config.clone()).to_string().len() > CONFIG_BYTES_MAX {
+            say(format!("its config is larger than {CONFIG_BYTES_MAX} bytes"));
+        }
+        let given = split(&entry, server.config.clone());
+        for (secret, _) in &given.secrets {
+            say(format!("its config has the secret `{secret}`: set it with `mcp-broker secret set {secret}` instead"));
+        }
+        for key in secretive(&given.config) {
+            say(format!("its config has `{key}`, which looks like a secret: a profile holds none"));
+        }
+        if !server.config.is_empty()
+            && let Some(schema) = &entry.config
+        {
+            let whole = Value::Object(over(self, &entry, &given));
+            for problem in schema.problems(&whole) {
+                say(format!("config: {problem}"));
+            }
+        }
+        problems
+    }
+
+    /// What a server still needs to run.
+    fn needed(&self, session: Option<&Session>, server: &ProfileServer) -> Vec<ProfileProblem> {
+        let Some(entry) = self.entry_in(session, &server.name) else { return Vec::new() };
+        let given = split(&entry, server.config.clone());
+        let config = match session {
+            Some(session) if server.config.is_empty() => self.config_of(session, &entry),
+            _ => over(self, &entry, &given),
+        };
+        let mut needs = self.needs(session.map(Session::id), &entry, &config, &[]);
+        if !server.config.is_empty() {
+            // Told already.
+            needs.config.clear();
+        }
+        let mut problems = Vec::new();
+        let mut say = |problem: String| problems.push(ProfileProblem::of(&server.name, problem));
+        for secret in &needs.secrets {
+            say(format!("needs the secret `{0}`: `mcp-broker secret set {0}`", secret.name));
+        }
+        for problem in needs.config {
+            say(format!("config: {problem}"));
+        }
+        if !needs.runtime.is_empty() {
+            say(format!("needs on this machine: {}", needs.runtime.join(", or ")));
+        }
+        problems
+    }
+
+    fn entry_in(&self, session: Option<&Session>, name: &ServerName) -> Option<std::sync::Arc<Entry>> {
+        match session {
+            Some(session) => self.entry(session, name),
+            None => self.catalog.entry(name),
+        }
+    }
+}
+
+fn too_many(servers: usize, max: usize) -> ProfileProblem {
+    let problem =
+        format!("that would be {servers} servers, and a session may have {max} (limits.servers_per_session_max)");
+    ProfileProblem { server: None, problem }
+}
+
+/// The keys of a config whose values may be secrets, whatever the catalog calls them.
+pub(super) fn secretive(config: &Map<String, Value>) -> Vec<String> {
+    let changed = |key: &String, value: &Value| {
+        let alone = Value::Object(Map::from_iter([(key.clone(), value.clone())]));
+        without_secrets(&alone) != alone
+    };
+    config.iter().filter(|(key, value)| changed(key, value)).map(|(key, _)| key.clone()).collect()
+}

@@ -1,0 +1,240 @@
+//! Compose files in working folders: read, told, agreed to, and only then servers.
+
+use std::{path::Path, process::Stdio};
+
+use rmcp::model::ClientCapabilities;
+use serde_json::json;
+use tokio::{io::AsyncReadExt as _, process::Child};
+
+use crate::support::{Era, FixtureCatalog, TestClient, broker::eventually, client::all_capabilities, process::Home};
+
+const FILE: &str = "services:\n  time:\n    image: mcp/time\n  fs:\n    image: mcp/filesystem\n    command: [/rootfs]\n    volumes:\n      - .:/rootfs\n";
+
+/// A data folder without a container engine, and a working folder beside it.
+fn home(file: &str) -> Home {
+    let home = Home::with(&FixtureCatalog::new().server("fixture", &[], &[]));
+    std::fs::create_dir_all(home.data()).unwrap();
+    std::fs::write(home.data().join("config.yaml"), "containers: {engine: none}\n").unwrap();
+    std::fs::create_dir_all(work(&home)).unwrap();
+    std::fs::write(work(&home).join("gordon-mcp.yml"), file).unwrap();
+    home
+}
+
+fn work(home: &Home) -> std::path::PathBuf {
+    home.path().join("work")
+}
+
+/// A client of `mcp-broker stdio`, started in a folder.
+struct Working {
+    client: TestClient,
+    child: Child,
+}
+
+impl Working {
+    async fn begin(home: &Home, folder: &Path, more: &[&str], era: Era, capabilities: ClientCapabilities) -> Self {
+        let mut child = home
+            .command(&[&["stdio"][..], more].concat())
+            .current_dir(folder)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let streams = (child.stdout.take().unwrap(), child.stdin.take().unwrap());
+        let client = TestClient::over_streams(streams, era, capabilities).await.unwrap();
+        Self { client, child }
+    }
+
+    /// One that cannot be asked.
+    async fn silent(home: &Home, era: Era) -> Self {
+        Self::begin(home, &work(home), &[], era, ClientCapabilities::default()).await
+    }
+
+    async fn servers(&self) -> Vec<String> {
+        let listed = self.client.ok("mcp-list", json!({})).await.structured_content.unwrap();
+        let servers = listed["servers"].as_array().unwrap().iter();
+        servers.map(|server| server["name"].as_str().unwrap().to_owned()).collect()
+    }
+
+    fn instructions(&self) -> String {
+        self.client.peer().peer_info().and_then(|info| info.instructions.clone()).unwrap_or_default()
+    }
+
+    /// Ends it. Gives back what it said on standard error.
+    async fn end(mut self) -> String {
+        self.client.close().await;
+        let mut said = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut said).await.unwrap();
+        self.child.wait().await.unwrap();
+        said
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_is_found_starts_nothing_until_somebody_agrees() {
+    let home = home(FILE);
+    let path = work(&home).canonicalize().unwrap().join("gordon-mcp.yml").display().to_string();
+    for era in [Era::Legacy, Era::Modern] {
+        let working = Working::silent(&home, era).await;
+        assert_eq!(working.servers().await, Vec::<String>::new());
+        let listed = working.client.call("mcp-list", json!({})).await.to_string();
+        for said in [working.instructions(), listed] {
+            assert!(said.contains("fs: image mcp/filesystem; command /rootfs; mounts"), "{said}");
+            assert!(said.contains(&format!("mcp-broker compose trust {path}")), "{said}");
+        }
+        let said = working.end().await;
+        assert!(said.contains("time: image mcp/time") && said.contains("compose trust"), "{said}");
+    }
+    let waiting = Working::silent(&home, Era::Legacy).await;
+    let agreed = home.run(&["compose", "trust", &path]).await.ok();
+    assert!(agreed.contains("time: image mcp/time"), "what is agreed to is shown: {agreed}");
+    waiting.client.wait_for("it is told", |told| told.tools_changed > 0).await;
+    assert_eq!(waiting.servers().await, ["time", "fs"], "who waits for it has it at once");
+    waiting.end().await;
+    assert!(home.run(&["compose", "ls"]).await.ok().contains(&path));
+    let working = Working::silent(&home, Era::Modern).await;
+    assert_eq!(working.servers().await, ["time", "fs"]);
+    assert!(!working.instructions().contains("compose"));
+    assert_eq!(working.end().await, "");
+
+    // Another file, another consent; the same file again, the same one.
+    let changed = FILE.replace("mcp/time", "example/other");
+    std::fs::write(&path, &changed).unwrap();
+    let working = Working::silent(&home, Era::Legacy).await;
+    assert_eq!(working.servers().await, Vec::<String>::new());
+    assert!(working.instructions().contains("image example/other"));
+    working.end().await;
+    std::fs::write(&path, FILE).unwrap();
+    std::fs::write(work(&home).join(".env"), "A=1\n").unwrap();
+    let working = Working::silent(&home, Era::Legacy).await;
+    assert_eq!(working.servers().await, Vec::<String>::new(), "its variables are part of it");
+    working.end().await;
+    std::fs::remove_file(work(&home).join(".env")).unwrap();
+    let working = Working::silent(&home, Era::Legacy).await;
+    assert_eq!(working.servers().await, ["time", "fs"]);
+    working.end().await;
+
+    home.run(&["compose", "untrust", &path]).await.ok();
+    let working = Working::silent(&home, Era::Legacy).await;
+    assert_eq!(working.servers().await, Vec::<String>::new());
+    working.end().await;
+    assert_eq!(home.run(&["compose", "untrust", &path]).await.code(), 1);
+    let log = home.run(&["audit", "--kind", "compose", "--limit", "100"]).await.ok();
+    assert!(log.contains("trust ") && log.contains("untrust ") && log.contains("use "), "{log}");
+}
+
+#[tokio::test]
+async fn a_client_that_can_ask_asks_once() {
+    let home = home(FILE);
+    for (era, file) in [(Era::Legacy, FILE.to_owned()), (Era::Modern, FILE.replace("mcp/time", "example/other"))] {
+        std::fs::write(work(&home).join("gordon-mcp.yml"), file).unwrap();
+        let folder = work(&home);
+        let begin = || Working::begin(&home, &folder, &[], era, all_capabilities());
+        let working = begin().await;
+        eventually("its servers are there", async || working.servers().await == ["time", "fs"]).await;
+        let asked = working.client.told().asked.clone();
+        assert!(asked.len() == 1 && asked[0].contains("mounts"), "{asked:?}");
+        working.end().await;
+        let working = begin().await;
+        assert_eq!(working.servers().await, ["time", "fs"]);
+        assert_eq!(working.client.told().asked, Vec::<String>::new());
+        working.end().await;
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_is_named_is_agreed_to_and_only_this_process_has_it() {
+    let home = home(FILE);
+    let elsewhere = home.path().join("elsewhere");
+    std::fs::create_dir_all(&elsewhere).unwrap();
+    let file = work(&home).join("gordon-mcp.yml").display().to_string();
+    let silent = ClientCapabilities::default;
+    let other = Working::begin(&home, &elsewhere, &[], Era::Legacy, silent()).await;
+    let named = ["--compose", &file[..]];
+    let working = Working::begin(&home, &elsewhere, &named, Era::Legacy, silent()).await;
+    assert_eq!(working.servers().await, ["time", "fs"]);
+    assert_eq!(other.servers().await, Vec::<String>::new());
+    let no_engine = working.client.exec(None, "time__get_current_time", json!({})).await.to_string();
+    assert!(!no_engine.starts_with("ok"), "{no_engine}");
+    let again = working.client.call("mcp-remove", json!({"name": "time"})).await;
+    assert!(again.is_ok(), "{again}");
+    assert_eq!(working.servers().await, ["fs"]);
+    // Its session survives the broker that it is attached to.
+    let Working { client, mut child } = other;
+    child.kill().await.unwrap();
+    drop(client);
+    eventually("it goes on", async || {
+        let listed = working.client.call("mcp-list", json!({})).await;
+        listed.is_ok() && listed.structured()["servers"][0]["name"] == "fs"
+    })
+    .await;
+    working.end().await;
+    let missing = home.command(&["stdio", "--compose", "nowhere.yml"]).stdin(Stdio::null()).output().await.unwrap();
+    assert!(!missing.status.success());
+    assert!(String::from_utf8_lossy(&missing.stderr).contains("nowhere.yml"));
+}
+
+#[tokio::test]
+async fn a_session_with_a_name_has_the_file_it_was_last_given() {
+    let home = home(FILE);
+    let file = work(&home).join("gordon-mcp.yml");
+    let named = ["--session", "mine", "--compose", file.to_str().unwrap()];
+    let begin = || Working::begin(&home, home.path(), &named, Era::Legacy, ClientCapabilities::default());
+    let working = begin().await;
+    assert_eq!(working.servers().await, ["time", "fs"]);
+    working.end().await;
+    std::fs::write(&file, "services: {other: {image: example/other}, fs: {image: mcp/filesystem}}").unwrap();
+    let working = begin().await;
+    assert_eq!(working.servers().await, ["fs", "other"]);
+    working.end().await;
+    let without = Working::begin(&home, home.path(), &["--session", "mine"], Era::Legacy, all_capabilities()).await;
+    assert_eq!(without.servers().await, ["fs", "other"], "what a session has is kept with it");
+    without.end().await;
+}
+
+#[tokio::test]
+async fn what_is_not_supported_is_named_and_the_rest_is_used() {
+    let file = format!("{FILE}    ports: [\"80:80\"]\n  built:\n    build: .\n");
+    let home = home(&file);
+    let path = work(&home).join("gordon-mcp.yml").display().to_string();
+    let checked = home.run(&["compose", "check", &path]).await;
+    assert_eq!(checked.code(), 1);
+    insta::assert_snapshot!(checked.err(), @r"
+    warning: line 9: services.fs.ports: is left out: nothing is published: servers are spoken to over standard input and output
+    error: line 11: services.built.build: is not supported: nothing is built here: build the image and name it in `image`
+    ");
+    let working =
+        Working::begin(&home, home.path(), &["--compose", &path], Era::Legacy, ClientCapabilities::default()).await;
+    assert_eq!(working.servers().await, ["time", "fs"]);
+    let said = working.end().await;
+    assert!(said.contains("services.built.build: is not supported"), "{said}");
+    let mut refused = home.starting_at("127.0.0.1:0", &["--compose", &path]);
+    assert!(!refused.wait().await.unwrap().success(), "a server for everybody is as the file says, or not at all");
+
+    // What cannot be read at all keeps nobody from working, unless it was named.
+    std::fs::write(&path, "services: [").unwrap();
+    let working = Working::silent(&home, Era::Legacy).await;
+    assert_eq!(working.servers().await, Vec::<String>::new());
+    let said = working.end().await;
+    assert!(said.contains("the Compose file in this folder is left alone"), "{said}");
+}
+
+#[tokio::test]
+async fn the_operators_rules_and_everybodys_servers() {
+    let home = home(FILE);
+    let file = work(&home).join("gordon-mcp.yml").display().to_string();
+    let broker = home.serve_with("127.0.0.1:0", &["--compose", &file]).await;
+    let client = broker.connect(Era::Legacy).await;
+    let listed = client.ok("mcp-list", json!({})).await.structured_content.unwrap();
+    assert_eq!((&listed["servers"][0]["name"], &listed["servers"][0]["fixed"]), (&json!("time"), &json!(true)));
+    client.close().await;
+    broker.terminate().await;
+
+    let rules = "containers: {engine: none}\ncatalog: {deny: {servers: [fs]}}\n";
+    std::fs::write(home.data().join("config.yaml"), rules).unwrap();
+    let named = ["--compose", &file[..]];
+    let working = Working::begin(&home, home.path(), &named, Era::Legacy, ClientCapabilities::default()).await;
+    assert_eq!(working.servers().await, ["time"]);
+    let said = working.end().await;
+    assert!(said.contains("fs: the operator does not allow this server"), "{said}");
+}
