@@ -17,6 +17,7 @@ mod pull;
 mod relay;
 mod secret;
 mod serve;
+mod server;
 mod session;
 mod status;
 mod stdio;
@@ -86,6 +87,9 @@ enum Command {
     /// Look into the catalog, and keep its sources
     #[command(subcommand)]
     Catalog(catalog::CatalogCommand),
+    /// Add servers from Git repositories to a catalog of your own, and list and remove them
+    #[command(subcommand)]
+    Server(server::ServerCommand),
     /// Pull images of servers ahead, so that adding them need not wait
     Pull(pull::PullArgs),
     /// Show whether a broker is running, and where
@@ -195,6 +199,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Audit(args) => audit::run(&global, *args).await,
         Command::Backup(args) => backup::run(&global, args).await,
         Command::Catalog(command) => catalog::run(&global, command).await,
+        Command::Server(command) => server::run(&global, command).await,
         Command::Pull(args) => pull::run(&global, args).await,
         Command::Status => status::run(&global).await,
         Command::Doctor => doctor::run(&global).await,

@@ -5,6 +5,7 @@
 //! committed before it takes effect here. What is in memory is a copy that can be dropped and read again.
 
 mod clients;
+mod ends;
 mod following;
 pub mod kept;
 pub mod menu;
@@ -24,6 +25,7 @@ use serde_json::{Map, Value};
 use tokio::sync::{broadcast, watch};
 
 use crate::{
+    catalog::Entry,
     clock::Timestamp,
     ids::{Principal, ServerName, SessionId},
     store::sessions::{Activation, SessionKind, SessionRow, SessionServerRow, StoredSession},
@@ -36,7 +38,7 @@ use menu::Menu;
 
 pub use clients::{ConnectedClient, ask_peer};
 pub use following::Unsettled;
-pub use registry::{Sessions, SessionsError};
+pub use registry::{NewSession, Sessions, SessionsError};
 
 /// Changes a slow listener may be behind by.
 const CHANGES_MAX: usize = 64;
@@ -66,6 +68,8 @@ pub enum Change {
         server: ServerName,
         message: LoggingMessageNotificationParam,
     },
+    /// Its token is another one now.
+    TokenChanged,
     /// The session has ended.
     Ended,
 }
@@ -76,7 +80,10 @@ pub struct Session {
     kind: SessionKind,
     principal: Principal,
     name: Mutex<Option<String>>,
+    label: Option<String>,
     created_at: Timestamp,
+    /// When it ends by itself, in microseconds; the end of time if it does not.
+    expires_at: AtomicI64,
     used_at: AtomicI64,
     flushed_at: AtomicI64,
     contents: RwLock<Contents>,
@@ -99,6 +106,8 @@ struct Contents {
     servers: Vec<AddedServer>,
     configs: BTreeMap<ServerName, Map<String, Value>>,
     code_tools: BTreeMap<String, Vec<ServerName>>,
+    /// Servers that are this session's alone.
+    own: BTreeMap<ServerName, Arc<Entry>>,
     /// Counts changes, so that a menu knows whether it is still true.
     version: u64,
 }
@@ -131,18 +140,22 @@ impl Session {
             }
         }
         let used_at = row.used_at.as_microsecond();
+        let own = ends::read_entries(&row.id, stored.entries);
         Arc::new(Self {
             id: row.id,
             kind: row.kind,
             principal: row.principal,
             name: Mutex::new(row.name),
+            label: row.label,
             created_at: row.created_at,
+            expires_at: AtomicI64::new(row.expires_at.map_or(i64::MAX, Timestamp::as_microsecond)),
             used_at: AtomicI64::new(used_at),
             flushed_at: AtomicI64::new(used_at),
             contents: RwLock::new(Contents {
                 servers,
                 configs: stored.configs.into_iter().collect(),
                 code_tools: stored.code_tools.into_iter().collect(),
+                own,
                 version: 0,
             }),
             menus: Mutex::default(),

@@ -18,6 +18,7 @@ mod per_call;
 mod process;
 mod remote;
 mod sse;
+pub mod standing;
 pub mod subscription;
 pub mod surface;
 mod tail;
@@ -60,6 +61,7 @@ use crate::{
 use connect::Connector;
 use docker::Engine;
 use install::Installer;
+use tail::Tail;
 
 /// The longest a failing server is left alone.
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
@@ -114,6 +116,8 @@ struct Slot {
     failures: u32,
     retry_at: Option<Instant>,
     problem: String,
+    /// What the last instance wrote to its standard error.
+    tail: Option<Tail>,
 }
 
 /// Every instance there is.
@@ -150,7 +154,7 @@ impl Supervisor {
             engine: Arc::new(
                 Engine::new(settings.containers.clone(), &label, limits.install(), &tasks).recorded_by(audit.clone()),
             ),
-            installer: Installer::new(&settings.data_folder, limits.install()),
+            installer: Installer::new(&settings.data_folder, limits.install(), label.clone()),
             http: remote::client()?,
             limits: limits.clone(),
             pass_environment: settings.pass_environment.clone(),
@@ -258,6 +262,7 @@ impl Supervisor {
                             return Err(StartError::Stopping);
                         }
                         let instance = self.start(key, start());
+                        slot.tail = Some(instance.tail.clone());
                         slot.instance = Some((instance.clone(), Instant::now()));
                         return Ok(instance);
                     }

@@ -68,7 +68,7 @@ impl Broker {
             return Ok(answer);
         }
         match answer["error"]["message"].as_str() {
-            Some(message) => Err(anyhow!("{message}{}", details(&answer["error"]["details"]))),
+            Some(message) => Err(anyhow!("{message}")),
             None => bail!("the broker answered {status}"),
         }
     }
@@ -79,16 +79,6 @@ impl Broker {
             app.stop(std::future::ready(())).await;
         }
     }
-}
-
-fn details(details: &Value) -> String {
-    let problems: Vec<String> = details["servers"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(|server| Some(format!("\n  {}: {}", server["name"].as_str()?, server["problem"].as_str()?)))
-        .collect();
-    problems.join("")
 }
 
 fn request(method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Request<Full<Bytes>>> {

@@ -35,7 +35,7 @@ pub(super) async fn run(
     let arguments: Arguments = serde_json::from_value(Value::Object(arguments)).map_err(|error| {
         Failure::said(format!("mcp-config-set takes `server` (text) and `config` (an object): {error}"))
     })?;
-    let entry = entry_named(context, &arguments.server)?;
+    let entry = entry_named(context, session, &arguments.server)?;
     if entry.shared {
         return Err(Failure::refused(format!(
             "server `{}` is shared by all sessions: its config is the operator's",

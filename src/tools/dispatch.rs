@@ -41,12 +41,13 @@ impl Tools {
         let context = &self.context;
         let _under_way = context.tasks.unanswered().one_more();
         let Call { seat, caller, operation, parent } = call;
-        let is_tool = matches!(operation, Operation::Tool(_) | Operation::Management(..));
+        let is_tool = matches!(operation, Operation::Tool(_) | Operation::Management(..) | Operation::PutOn(_));
         let routed = context.route(&seat, &caller, operation).await;
         let kept = match &routed.target {
-            Target::Management(ManagementTool::Add | ManagementTool::ConfigSet) => {
-                routed.arguments.as_ref().map(|arguments| Cow::Owned(context.recordable(arguments)))
-            }
+            Target::PutOn | Target::Management(ManagementTool::Add | ManagementTool::ConfigSet) => routed
+                .arguments
+                .as_ref()
+                .map(|arguments| Cow::Owned(context.recordable(routed.session.as_ref(), arguments))),
             _ => routed.arguments.as_ref().map(Cow::Borrowed),
         };
         let record = match context.audit.open(&routed.subject(&caller, parent), kept.as_deref()).await {
@@ -135,6 +136,7 @@ impl Context {
                 let arguments = routed.arguments.unwrap_or_default();
                 self.manage(tool, &session, caller, arguments, handle, record).await
             }
+            Target::PutOn => add::put_on(self, &session, caller, routed.arguments.unwrap_or_default()).await,
             Target::Tool { tool, responses, state } => {
                 self.call_tool(&session, caller, &tool, routed.arguments, responses, state).await
             }

@@ -47,7 +47,7 @@ impl Tools {
         session.server(&kept.server)?;
         let mut subscription = None;
         if !session.follows(&kept.inner_uri)
-            && let Some(entry) = self.context.catalog.entry(&kept.server)
+            && let Some(entry) = self.context.entry(session, &kept.server)
             && let Some(instance) = self.context.supervisor.get(&key_of(session, &entry))
             && let State::Ready(ready) = instance.state()
         {

@@ -1,13 +1,13 @@
 //! What a server needs before it can run in a session, and what there is of it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde_json::{Map, Value, json};
 
 use super::Context;
 use crate::{
     catalog::{Entry, Runnable, config_schema::ConfigSchema, entry::SecretSpec},
-    ids::SessionId,
+    ids::{ServerName, SessionId},
     secrets::{REDACTED, SecretValue},
     session::Session,
 };
@@ -98,7 +98,11 @@ pub(super) fn split(entry: &Entry, given: Map<String, Value>) -> GivenConfig {
     let mut secrets = Vec::new();
     for (key, value) in given {
         let is_property = entry.config.as_ref().is_some_and(|schema| schema.summary().contains_key(&key));
-        let secret = (!is_property).then(|| entry.secrets.iter().find(|secret| names(secret, &key))).flatten();
+        let find = || {
+            let exactly = entry.secrets.iter().find(|secret| secret.name == key);
+            exactly.or_else(|| entry.secrets.iter().find(|secret| names(secret, &key)))
+        };
+        let secret = if is_property { None } else { find() };
         match (secret, value) {
             (Some(secret), Value::String(text)) => secrets.push((secret.name.clone(), text.into())),
             (_, value) => {
@@ -112,10 +116,16 @@ pub(super) fn split(entry: &Entry, given: Map<String, Value>) -> GivenConfig {
 impl Context {
     /// The arguments of `mcp-add` and `mcp-config-set` as the log keeps them: without what the entry calls a secret. Of a
     /// server that is not in the catalog nothing is known, so no value is kept.
-    pub(super) fn recordable(&self, arguments: &Map<String, Value>) -> Map<String, Value> {
+    pub(super) fn recordable(
+        &self,
+        session: Option<&Arc<Session>>,
+        arguments: &Map<String, Value>,
+    ) -> Map<String, Value> {
         let mut kept = arguments.clone();
         let named = ["name", "server"].iter().find_map(|key| arguments.get(*key)).and_then(Value::as_str);
-        let entry = named.and_then(|name| name.trim().parse().ok()).and_then(|name| self.catalog.entry(&name));
+        let named: Option<ServerName> = named.and_then(|name| name.trim().parse().ok());
+        let own = |name: &ServerName| session.and_then(|session| session.own_entry(name));
+        let entry = named.and_then(|name| own(&name).or_else(|| self.catalog.entry(&name)));
         if let Some(Value::Object(config)) = kept.get_mut("config") {
             for (key, value) in config.iter_mut() {
                 let is_secret = entry.as_ref().is_none_or(|entry| is_secret(entry, key));
@@ -202,7 +212,8 @@ impl Context {
             own.as_ref().map(SecretValue::reveal) == general.as_ref().map(SecretValue::reveal)
         };
         let general = self.server_config.get(&entry.name).cloned().unwrap_or_default();
-        entry.shared || (general == *config && entry.secrets.iter().all(same))
+        let for_all = session.own_entry(&entry.name).is_none();
+        entry.shared || (for_all && general == *config && entry.secrets.iter().all(same))
     }
 
     fn secret(&self, session: Option<&SessionId>, secret: &SecretSpec) -> Option<SecretValue> {

@@ -50,6 +50,11 @@ impl From<(&Entry, LaunchError)> for ReachError {
 }
 
 impl Context {
+    /// The entry of a server as this session has it: its own, or the catalog's.
+    pub(super) fn entry(&self, session: &Session, server: &ServerName) -> Option<Arc<Entry>> {
+        session.own_entry(server).or_else(|| self.catalog.entry(server))
+    }
+
     /// The connection to `server` in `session`. Waits for it to start, until the caller takes the call back.
     pub(super) async fn reach(
         &self,
@@ -57,7 +62,7 @@ impl Context {
         server: &ServerName,
         caller: &Caller,
     ) -> Result<Reached, ReachError> {
-        let entry = self.catalog.entry(server).ok_or_else(|| ReachError::NotInCatalog(server.clone()))?;
+        let entry = self.entry(session, server).ok_or_else(|| ReachError::NotInCatalog(server.clone()))?;
         let key = key_of(session, &entry);
         let mut reached = self.ensure_running(session, &entry, &key, caller).await?;
         if !entry.shared && reached.instance.undersells(&caller.capabilities) {
@@ -191,7 +196,7 @@ impl Context {
     /// Fills in what is known of servers from an earlier run, without starting anything.
     pub(super) async fn recall(&self, session: &Session, caller: &Caller) {
         for added in session.servers().into_iter().filter(|added| added.surface.is_none()) {
-            let Some(entry) = self.catalog.entry(&added.server) else { continue };
+            let Some(entry) = self.entry(session, &added.server) else { continue };
             let Ok(run) = self.run_for(&entry) else { continue };
             let config = self.config_of(session, &entry);
             let capabilities = if entry.shared { ClientCapabilities::default() } else { caller.capabilities.clone() };

@@ -37,7 +37,7 @@ pub(super) async fn run(
         )));
     }
     context.sessions.remove_server(session, &server).await?;
-    if let Some(entry) = context.catalog.entry(&server).filter(|entry| !entry.shared) {
+    if let Some(entry) = context.entry(session, &server).filter(|entry| !entry.shared) {
         context.supervisor.stop(&key_of(session, &entry));
     }
     let mut result = CallToolResult::success(vec![ContentBlock::text(format!(

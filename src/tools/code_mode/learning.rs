@@ -132,7 +132,7 @@ impl Context {
         if tool.tool.output_schema.is_some() || result.is_error == Some(true) {
             return;
         }
-        let Some(entry) = self.catalog.entry(&tool.server) else { return };
+        let Some(entry) = self.entry(session, &tool.server) else { return };
         if !self.is_everybodys(session, &entry, &self.config_of(session, &entry))
             || !self.learning.wants(&tool.server, &tool.tool.name)
         {
