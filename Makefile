@@ -2,6 +2,7 @@
 
 MACHETE_VERSION := 0.9.2
 DENY_VERSION := 0.20.2
+DEB_VERSION := 3.8.0
 TOOLS := target/tools
 
 export CATALOG QUERIES FORMAT FOR SEED
@@ -12,7 +13,7 @@ ifneq ($(ENGINE),quickjs)
 ENGINE_FLAGS := --no-default-features --features $(ENGINE) --target-dir target/$(ENGINE)
 endif
 
-.PHONY: help demo run test test-docker test-code chaos escape check catalog bench eval conformance clients clean
+.PHONY: help demo run test test-docker test-code chaos escape check catalog bench eval conformance clients man deb image packages-check clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile
@@ -74,6 +75,25 @@ conformance: clients ## Run both requirement sets of the official conformance su
 	cargo build --bin mcp-broker --example fixture-server
 	tests/clients/conformance
 
+man: ## Write manual pages and completions to target/packages
+	@scripts/setup build
+	cargo build --bin mcp-broker
+	packaging/files target/debug/mcp-broker
+
+deb: $(TOOLS)/bin/cargo-deb ## Make a Debian package in target/debian
+	@scripts/setup packages
+	cargo build --locked --profile dist --bin mcp-broker
+	packaging/files target/dist/mcp-broker
+	$(TOOLS)/bin/cargo-deb deb --no-build --profile dist --output target/debian/
+
+image: ## Build the Docker image `mcp-broker`
+	docker build --file packaging/docker/Dockerfile --tag mcp-broker .
+
+packages-check: $(TOOLS)/bin/cargo-deb ## Make every package with a debug build, and try each as far as it can be here
+	@scripts/setup packages
+	cargo build --bin mcp-broker
+	packaging/check target/debug/mcp-broker
+
 # Official clients, for tests.
 clients:
 	@scripts/setup test
@@ -84,6 +104,9 @@ $(TOOLS)/bin/cargo-machete:
 
 $(TOOLS)/bin/cargo-deny:
 	cargo install --quiet --locked --debug --root $(TOOLS) cargo-deny@$(DENY_VERSION)
+
+$(TOOLS)/bin/cargo-deb:
+	cargo install --quiet --locked --debug --no-default-features --root $(TOOLS) cargo-deb@$(DEB_VERSION)
 
 clean: ## Remove everything that was built
 	cargo clean

@@ -4,14 +4,18 @@
 //! socket; if not, it takes the folder for as long as it needs.
 //!
 //! Exit codes: 0 done; 1 it failed, and standard error says why; 2 the command line is wrong; 3 another broker holds the
-//! data folder; 4 the audit log is not intact.
+//! data folder; 4 the audit log is not intact; 5 a session's calls ended
+//! otherwise when they were run again; 6 a tool ran and failed.
 
 mod audit;
 mod backup;
 mod broker;
 mod catalog;
+mod client;
 mod doctor;
 mod feature;
+mod logs;
+mod manual;
 mod output;
 mod pull;
 mod relay;
@@ -21,6 +25,7 @@ mod server;
 mod session;
 mod status;
 mod stdio;
+mod tool;
 
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
@@ -44,7 +49,7 @@ pub struct Cli {
 }
 
 const AFTER_HELP: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 another broker holds the data folder, \
-4 the audit log is not intact";
+4 the audit log is not intact, 5 replayed calls ended otherwise, 6 a tool ran and failed";
 
 #[derive(Debug, Args)]
 struct Global {
@@ -90,10 +95,23 @@ enum Command {
     /// Add servers from Git repositories to a catalog of your own, and list and remove them
     #[command(subcommand)]
     Server(server::ServerCommand),
+    /// Connect client programs: Claude Code, Codex, Cursor, VS Code and others
+    #[command(subcommand)]
+    Client(client::ClientCommand),
     /// Pull images of servers ahead, so that adding them need not wait
     Pull(pull::PullArgs),
-    /// Show whether a broker is running, and where
-    Status,
+    /// Show whether a broker is running, where, and what it runs
+    Status(status::StatusArgs),
+    /// Look at the tools of a session and call them
+    #[command(subcommand, visible_alias = "tools")]
+    Tool(tool::ToolCommand),
+    /// Show what servers wrote to their standard error, and when they started and ended
+    Logs(logs::LogsArgs),
+    /// Print a script that completes commands in a shell
+    Completions(manual::CompletionsArgs),
+    /// Write manual pages to a folder
+    #[command(hide = true)]
+    Man(manual::ManArgs),
     /// Check what this machine has and what is missing
     Doctor,
 }
@@ -200,8 +218,13 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Backup(args) => backup::run(&global, args).await,
         Command::Catalog(command) => catalog::run(&global, command).await,
         Command::Server(command) => server::run(&global, command).await,
+        Command::Client(command) => client::run(&global, command).await,
         Command::Pull(args) => pull::run(&global, args).await,
-        Command::Status => status::run(&global).await,
+        Command::Status(args) => status::run(&global, args).await,
+        Command::Tool(command) => tool::run(&global, command).await,
+        Command::Logs(args) => logs::run(&global, args).await,
+        Command::Completions(args) => Ok(manual::completions(&args)),
+        Command::Man(args) => manual::man(&args),
         Command::Doctor => doctor::run(&global).await,
     }
 }

@@ -21,6 +21,7 @@ pub mod audit;
 pub mod caller;
 pub mod catalog;
 pub mod cli;
+pub mod clients;
 pub mod clock;
 pub mod codemode;
 pub mod config;

@@ -12,6 +12,7 @@ mod docker;
 mod install;
 pub mod instance;
 pub mod launch;
+pub mod logs;
 pub mod orphans;
 mod oversized;
 mod per_call;
@@ -21,6 +22,7 @@ mod sse;
 pub mod standing;
 pub mod subscription;
 pub mod surface;
+mod survey;
 mod tail;
 mod tap;
 pub mod upstream;
@@ -61,6 +63,7 @@ use crate::{
 use connect::Connector;
 use docker::Engine;
 use install::Installer;
+use logs::Logs;
 use tail::Tail;
 
 /// The longest a failing server is left alone.
@@ -124,6 +127,7 @@ struct Slot {
 pub struct Supervisor {
     slots: Mutex<HashMap<Key, Slot>>,
     learned: Mutex<HashMap<String, Arc<Surface>>>,
+    logs: Arc<Logs>,
     connector: Arc<Connector>,
     audit: Audit,
     store: Store,
@@ -150,6 +154,7 @@ impl Supervisor {
     ) -> Result<Self, RemoteError> {
         let limits = Arc::new(settings.limits.clone());
         let label = label_of(&settings.data_folder);
+        let logs = Logs::new(clock.clone(), limits.stderr_bytes_max);
         let connector = Connector {
             engine: Arc::new(
                 Engine::new(settings.containers.clone(), &label, limits.install(), &tasks).recorded_by(audit.clone()),
@@ -157,12 +162,14 @@ impl Supervisor {
             installer: Installer::new(&settings.data_folder, limits.install(), label.clone()),
             http: remote::client()?,
             limits: limits.clone(),
+            logs: logs.clone(),
             pass_environment: settings.pass_environment.clone(),
             tasks: tasks.clone(),
         };
         Ok(Self {
             slots: Mutex::default(),
             learned: Mutex::default(),
+            logs,
             connector: Arc::new(connector),
             audit,
             store,
@@ -324,6 +331,7 @@ impl Supervisor {
             instance.gone().await;
         }
         self.connector.engine.end_session(session).await;
+        self.logs.forget(session);
         let folder = self.session_folder(Some(session));
         let _ = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(folder)).await;
     }
@@ -338,17 +346,6 @@ impl Supervisor {
             instance.gone().await;
         }
         self.connector.engine.close().await;
-    }
-
-    /// How many instances have not ended.
-    #[must_use]
-    pub fn running(&self) -> usize {
-        let slots = self.slots();
-        slots
-            .values()
-            .filter_map(|slot| slot.instance.as_ref())
-            .filter(|(instance, _)| !matches!(instance.state(), State::Gone(_)))
-            .count()
     }
 
     /// The folder that belongs to the instance of `key`, whether it runs or not.

@@ -8,7 +8,7 @@ use std::{
     path::PathBuf,
     process::Stdio,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
@@ -47,6 +47,8 @@ struct Inner {
     arguments: Vec<String>,
     limits: Limits,
     ready: Mutex<Vec<Worker>>,
+    /// Workers that were killed, and whose ends nobody has seen yet.
+    spent: Mutex<Vec<Worker>>,
     used: AtomicU64,
     closed: AtomicBool,
 }
@@ -70,6 +72,7 @@ impl Pool {
                 arguments,
                 limits,
                 ready: Mutex::default(),
+                spent: Mutex::default(),
                 used: AtomicU64::new(0),
                 closed: AtomicBool::new(false),
             }),
@@ -102,7 +105,9 @@ impl Pool {
         self.inner.used.fetch_add(1, Ordering::Relaxed);
         let mut worker = self.take().await?;
         let outcome = crate::run::run(&mut worker, script, host, &self.inner.limits, cancelled).await;
-        worker.end().await;
+        // Its memory takes a while to be given back, for which the outcome need not wait.
+        let _ = worker.child.start_kill();
+        self.spent().push(worker);
         Ok(outcome)
     }
 
@@ -121,8 +126,9 @@ impl Pool {
         }
     }
 
-    /// Has workers ready for the next scripts.
+    /// Sees spent workers to their ends, and has others ready for the next scripts.
     pub async fn fill(&self) {
+        self.bury().await;
         while !self.inner.closed.load(Ordering::Acquire) && self.ready().len() < READY_MAX {
             let Ok(worker) = self.start().await else { return };
             let mut ready = self.ready();
@@ -147,7 +153,13 @@ impl Pool {
     /// Ends the workers that wait.
     pub async fn drain(&self) {
         let ready: Vec<Worker> = self.ready().drain(..).collect();
-        for worker in ready {
+        self.spent().extend(ready);
+        self.bury().await;
+    }
+
+    async fn bury(&self) {
+        let spent = std::mem::take(&mut *self.spent());
+        for worker in spent {
             worker.end().await;
         }
     }
@@ -187,8 +199,12 @@ impl Pool {
         }
     }
 
-    fn ready(&self) -> std::sync::MutexGuard<'_, Vec<Worker>> {
+    fn ready(&self) -> MutexGuard<'_, Vec<Worker>> {
         self.inner.ready.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn spent(&self) -> MutexGuard<'_, Vec<Worker>> {
+        self.inner.spent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -27,6 +27,11 @@ pub(super) fn complain(error: &anyhow::Error) {
     note(text);
 }
 
+/// On one line, without what moves a terminal's cursor.
+pub(super) fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
 /// Prints rows in columns as wide as they need to be, below their headings if there are any. The last column is as long
 /// as it is.
 pub(super) fn table(headings: &[&str], rows: &[Vec<String>]) {

@@ -151,6 +151,23 @@ pub(super) async fn id_of(broker: &Broker, wanted: &str) -> anyhow::Result<Strin
     }
 }
 
+/// The session that is meant: the one that is named, or the only one there is.
+pub(super) async fn chosen(broker: &Broker, wanted: Option<&str>) -> anyhow::Result<String> {
+    if let Some(wanted) = wanted {
+        return id_of(broker, wanted).await;
+    }
+    let answer = broker.ask(Method::GET, "/v1/sessions", None).await?;
+    let sessions: Vec<&Value> = items(&answer["sessions"]).collect();
+    match sessions.as_slice() {
+        [session] => Ok(text(session, "id").to_owned()),
+        [] => bail!("there is no session: `mcp-broker session new --server NAME` makes one"),
+        several => {
+            let names = several.iter().map(|session| session["name"].as_str().unwrap_or(text(session, "id")));
+            bail!("there are several sessions: name one with --session ({})", names.collect::<Vec<_>>().join(", "))
+        }
+    }
+}
+
 fn list(answer: &Value) {
     let rows: Vec<Vec<String>> = answer["sessions"]
         .as_array()

@@ -5,9 +5,11 @@
 
 mod audit;
 mod catalog;
+mod logs;
 mod openapi;
 mod servers;
 mod sessions;
+mod tools;
 mod upkeep;
 
 use std::sync::{Arc, OnceLock};
@@ -120,6 +122,8 @@ fn documented() -> OpenApiRouter<ApiState> {
         .merge(servers::router())
         .merge(audit::router())
         .merge(upkeep::router())
+        .merge(tools::router())
+        .merge(logs::router())
         .merge(catalog::router())
 }
 
@@ -224,6 +228,12 @@ type Answer = Result<Json<Value>, ApiError>;
 async fn status(State(state): State<ApiState>) -> Answer {
     let inner = &state.inner;
     let snapshot = inner.catalog.snapshot();
+    let running: Vec<Value> = inner
+        .supervisor
+        .instances()
+        .iter()
+        .map(|(key, state)| json!({"session": key.session, "server": key.server, "state": state}))
+        .collect();
     Ok(Json(json!({
         "version": env!("CARGO_PKG_VERSION"),
         "pid": std::process::id(),
@@ -231,6 +241,7 @@ async fn status(State(state): State<ApiState>) -> Answer {
         "url": inner.base_url.get(),
         "sessions": inner.tools.sessions().list().await?.len(),
         "instances": inner.supervisor.running(),
+        "running": running,
         "catalog": {"servers": snapshot.len(), "problems": snapshot.problems().len()},
     })))
 }

@@ -23,6 +23,7 @@ use super::{
     docker::{DockerError, Engine, Owner},
     install::{InstallError, Installer},
     launch::{ContainerLaunch, Launch, PerCallLaunch, ProcessLaunch, Program, RemoteLaunch},
+    logs::Logs,
     per_call::Runner,
     process::{Executable, Process, SpawnError},
     remote::{self, RemoteError},
@@ -101,6 +102,7 @@ pub(crate) struct Connector {
     pub(crate) engine: Arc<Engine>,
     pub(crate) http: reqwest::Client,
     pub(crate) limits: Arc<Limits>,
+    pub(crate) logs: Arc<Logs>,
     pub(crate) pass_environment: Vec<String>,
     pub(crate) tasks: Tasks,
 }
@@ -182,8 +184,7 @@ impl Connector {
                     self.engine.fetch(image, attempt.link).await?;
                 }
                 let owner = Owner { session: attempt.session.cloned(), server: attempt.server.clone() };
-                let (runner, streams) =
-                    Runner::start(self.engine.clone(), owner, (*launch).clone(), &self.limits, tail);
+                let (runner, streams) = Runner::start(self.engine.clone(), owner, (*launch).clone(), tail);
                 Ok((Backing::PerCall(runner), streams))
             }
             Run::Container(launch) => {
@@ -196,7 +197,8 @@ impl Connector {
 
     async fn started(&self, attempt: &Attempt<'_>, run: &Run<'_>, era: Option<Era>) -> Result<Connected, Probed> {
         let server: Arc<str> = attempt.server.as_str().into();
-        let tail = attempt.tail.clone();
+        let sink = self.logs.of(attempt.session, attempt.server);
+        let tail = attempt.tail.clone().told_to(sink);
         tail.clear();
         let (backing, streams) = self.start(attempt, run, tail.clone()).await?;
         let (calls, closed) = (Calls::new(), CancellationToken::new());
@@ -280,7 +282,8 @@ impl Connector {
     async fn sse(&self, attempt: &Attempt<'_>, launch: &RemoteLaunch) -> Result<Connected, ConnectError> {
         let limit = self.limits.start();
         let (calls, closed) = (Calls::new(), CancellationToken::new());
-        let tail = attempt.tail.clone();
+        let sink = self.logs.of(attempt.session, attempt.server);
+        let tail = attempt.tail.clone().told_to(sink);
         let surroundings = Surroundings {
             calls: calls.clone(),
             tail: tail.clone(),

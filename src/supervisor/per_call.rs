@@ -37,7 +37,7 @@ use super::{
     tail::Tail,
     upstream::{chain, implementation},
 };
-use crate::{catalog::entry::PerCallTool, config::Limits};
+use crate::catalog::entry::PerCallTool;
 
 /// Containers that run at a time; further calls wait for one to end.
 const AT_ONCE_MAX: usize = 8;
@@ -63,19 +63,13 @@ pub(crate) struct Runner {
 
 impl Runner {
     /// Starts serving, and gives back the client's streams.
-    pub(crate) fn start(
-        engine: Arc<Engine>,
-        owner: Owner,
-        launch: PerCallLaunch,
-        limits: &Limits,
-        tail: Tail,
-    ) -> (Self, Streams) {
+    pub(crate) fn start(engine: Arc<Engine>, owner: Owner, launch: PerCallLaunch, tail: Tail) -> (Self, Streams) {
         let (stop, running) = (CancellationToken::new(), TaskTracker::new());
         let tools = Tools {
             engine,
             owner,
             launch,
-            stderr_bytes_max: limits.stderr_bytes_max,
+            tail: tail.clone(),
             turns: Semaphore::new(AT_ONCE_MAX),
             stop: stop.clone(),
             running: running.clone(),
@@ -129,7 +123,8 @@ struct Tools {
     engine: Arc<Engine>,
     owner: Owner,
     launch: PerCallLaunch,
-    stderr_bytes_max: usize,
+    /// What the calls' own are made like.
+    tail: Tail,
     turns: Semaphore,
     stop: CancellationToken,
     running: TaskTracker,
@@ -184,7 +179,7 @@ impl Tools {
         }
         let _turn = self.turns.acquire().await.map_err(|error| error.to_string())?;
         let launch = self.launch.call(tool, arguments).map_err(|error| chain(&error))?;
-        let tail = Tail::new(self.stderr_bytes_max);
+        let tail = self.tail.another();
         let started = self.engine.start_again(launch, self.owner.clone(), tail.clone()).await;
         let (container, (mut output, mut input)) = started.map_err(|error| chain(&error))?;
         // It is told everything by its arguments.

@@ -5,6 +5,8 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use super::logs::Sink;
+
 /// A line longer than this is cut.
 const LINE_BYTES_MAX: usize = 1000;
 
@@ -12,6 +14,7 @@ const LINE_BYTES_MAX: usize = 1000;
 #[derive(Debug, Clone)]
 pub(crate) struct Tail {
     lines: Arc<Mutex<Lines>>,
+    sink: Option<Sink>,
 }
 
 #[derive(Debug)]
@@ -24,12 +27,26 @@ struct Lines {
 
 impl Tail {
     pub(crate) fn new(bytes_max: usize) -> Self {
-        Self { lines: Arc::new(Mutex::new(Lines { kept: VecDeque::new(), count: 0, bytes: 0, bytes_max })) }
+        Self { lines: Arc::new(Mutex::new(Lines { kept: VecDeque::new(), count: 0, bytes: 0, bytes_max })), sink: None }
+    }
+
+    /// Has every line also go where the operator looks.
+    pub(crate) fn told_to(self, sink: Sink) -> Self {
+        Self { sink: Some(sink), ..self }
+    }
+
+    /// An empty one of the same size, whose lines go to the same place.
+    pub(crate) fn another(&self) -> Self {
+        let bytes_max = self.lines.lock().unwrap_or_else(PoisonError::into_inner).bytes_max;
+        Self { sink: self.sink.clone(), ..Self::new(bytes_max) }
     }
 
     /// Keeps a line.
     pub(crate) fn line(&self, line: &str) {
         let line: String = printable(line);
+        if let Some(sink) = &self.sink {
+            sink.line(&line);
+        }
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         lines.count += 1;
         lines.bytes += line.len();

@@ -150,6 +150,11 @@ impl Tools {
 }
 
 impl Tools {
+    /// Every tool and prompt of a session's servers, listed or not.
+    pub async fn whole_menu(&self, session: &Arc<Session>, caller: &Caller) -> Arc<Menu> {
+        self.context.menu(session, caller).await
+    }
+
     /// What a server's tool is called by in a session, if the server is on and has it. Starts the server if need be.
     pub async fn exposed(&self, session: &Arc<Session>, caller: &Caller, server: &str, tool: &str) -> Option<String> {
         let is_it = |known: &MenuTool| known.server.as_str() == server && known.tool.name == tool;

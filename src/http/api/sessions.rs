@@ -210,7 +210,7 @@ async fn end(State(state): State<ApiState>, Path(id): Path<SessionId>) -> Result
 }
 
 impl ApiState {
-    async fn session(&self, id: &SessionId) -> Result<Arc<Session>, ApiError> {
+    pub(super) async fn session(&self, id: &SessionId) -> Result<Arc<Session>, ApiError> {
         self.inner.tools.sessions().get(id).await?.ok_or_else(ApiError::no_session)
     }
 

@@ -34,6 +34,7 @@ const CALLS: [&str; 3] = ["management", "tool", "script"];
 
 #[derive(Default, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schema(as = WantedReplay)]
 pub(super) struct Wanted {
     /// Only say what would be run.
     dry_run: bool,

@@ -1,0 +1,136 @@
+//! What an operator does with a broker that runs: look at tools, call them, read what servers write.
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+
+use crate::support::{
+    FixtureCatalog,
+    process::{BrokerProcess, Home},
+};
+
+async fn broker() -> (BrokerProcess, Home) {
+    let home = Home::with(&FixtureCatalog::new().server("fixture", &[], &[]).server("second", &[], &[]));
+    let broker = home.serve().await;
+    home.run(&["session", "new", "--name", "mine", "--server", "fixture"]).await.ok();
+    (broker, home)
+}
+
+#[tokio::test]
+async fn tools_are_listed_shown_and_called_with_values_of_their_types() {
+    let (broker, home) = broker().await;
+    let listed = home.run(&["tool", "ls", "--server", "fixture"]).await.ok();
+    assert!(listed.lines().any(|line| line.starts_with("fixture__echo ")), "{listed}");
+    let all: Value = serde_json::from_str(&home.run(&["tools", "ls", "--format", "json"]).await.ok()).unwrap();
+    let names: Vec<&str> = all.as_array().unwrap().iter().filter_map(|tool| tool["name"].as_str()).collect();
+    assert!(names.contains(&"mcp-add") && names.contains(&"fixture__slow"), "{names:?}");
+    let shown = home.run(&["tool", "inspect", "stderr_flood"]).await.ok();
+    assert!(shown.contains("name:        fixture__stderr_flood") && shown.contains("\"bytes\""), "{shown}");
+
+    // The schema says that it is a number.
+    assert_eq!(home.run(&["tool", "call", "stderr_flood", "bytes=30"]).await.ok(), "wrote 30 bytes to stderr\n");
+    assert!(home.run(&["tool", "call", "fixture__echo", "text=3"]).await.ok().contains('3'));
+    let refused = home.run(&["tool", "call", "stderr_flood", "bytes=many"]).await;
+    assert_eq!(refused.code(), 1);
+    assert!(refused.err().contains("`bytes` takes integer"), "{}", refused.err());
+    // From standard input, and from a file.
+    let called =
+        home.run_with(&["tool", "call", "echo", "--json", "-", "--format", "json"], "{\"text\": \"piped\"}").await;
+    let result: Value = serde_json::from_str(&called.ok()).unwrap();
+    assert!(result["content"][0]["text"].as_str().unwrap().contains("piped"), "{result}");
+    let file = home.path().join("text.txt");
+    std::fs::write(&file, "from a file").unwrap();
+    let value = format!("text=@{}", file.display());
+    assert!(home.run(&["tool", "call", "echo", &value]).await.ok().contains("from a file"));
+    broker.terminate().await;
+}
+
+#[tokio::test]
+async fn a_tool_that_failed_has_an_exit_code_of_its_own_and_every_call_is_recorded() {
+    let (broker, home) = broker().await;
+    let failed = home.run(&["tool", "call", "fail"]).await;
+    assert_eq!(failed.code(), 6, "{} {}", failed.out(), failed.err());
+    assert!(!failed.out().is_empty());
+    let missing = home.run(&["tool", "call", "nothing-like-it"]).await;
+    assert_eq!(missing.code(), 1);
+    assert!(missing.err().contains("`mcp-broker tool ls` lists"), "{}", missing.err());
+    // The broker's own tools are called too, on the operator's word.
+    home.run(&["tool", "call", "mcp-add", "name=second"]).await.ok();
+    let several = home.run(&["tool", "call", "echo", "text=x"]).await;
+    assert!(several.err().contains("name one of fixture__echo, second__echo"), "{}", several.err());
+    let records = home.run(&["audit", "--session", "mine", "--format", "json"]).await.ok();
+    let records: Vec<Value> = serde_json::from_str(&records).unwrap();
+    let of = |name: &str| records.iter().find(|record| record["name"] == name).unwrap();
+    assert_eq!((of("fail")["status"].as_str(), of("fail")["principal"].as_str()), (Some("error"), Some("local")));
+    assert_eq!(of("mcp-add")["principal"], "local");
+    broker.terminate().await;
+}
+
+#[tokio::test]
+async fn the_only_session_is_meant_and_among_several_one_has_to_be_named() {
+    let home = Home::with(&FixtureCatalog::new().server("fixture", &[], &[]));
+    let broker = home.serve().await;
+    let none = home.run(&["tool", "ls"]).await;
+    assert!(none.err().contains("`mcp-broker session new --server NAME` makes one"), "{}", none.err());
+    for name in ["one", "two"] {
+        home.run(&["session", "new", "--name", name, "--server", "fixture"]).await.ok();
+    }
+    let several = home.run(&["tool", "ls"]).await;
+    assert_eq!(several.code(), 1);
+    assert!(several.err().contains("--session") && several.err().contains("one") && several.err().contains("two"));
+    assert!(home.run(&["tool", "ls", "--session", "two"]).await.ok().contains("fixture__echo"));
+    let unknown = home.run(&["tool", "ls", "--session", "three"]).await;
+    assert!(unknown.err().contains("there is no session `three`"), "{}", unknown.err());
+
+    let status: Value = serde_json::from_str(&home.run(&["status", "--format", "json"]).await.ok()).unwrap();
+    assert_eq!((status["sessions"].as_u64(), status["servers"].as_array().map(Vec::len)), (Some(2), Some(2)));
+    let table = home.run(&["status", "--session", "one"]).await.ok();
+    assert_eq!(table.lines().filter(|line| line.starts_with("fixture")).count(), 1, "{table}");
+    assert!(table.contains("ready"), "{table}");
+    broker.terminate().await;
+    let status: Value = serde_json::from_str(&home.run(&["status", "--format", "json"]).await.ok()).unwrap();
+    assert_eq!(status["running"], json!(false));
+}
+
+#[tokio::test]
+async fn what_servers_write_is_followed_as_they_write_it() {
+    let (broker, home) = broker().await;
+    let mut command = home.command(&["logs", "fixture", "--follow", "--session", "mine"]);
+    let mut following = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(following.stdout.take().unwrap()).lines();
+    let first = lines.next_line().await.unwrap().unwrap();
+    assert!(first.ends_with("fixture: [start]"), "{first}");
+    home.run(&["tool", "call", "stderr_flood", "bytes=30"]).await.ok();
+    let written = lines.next_line().await.unwrap().unwrap();
+    assert!(written.contains(" fixture: "), "{written}");
+    // Its end is told too, and what it wrote can still be read.
+    home.run(&["tool", "call", "crash"]).await;
+    let mut ended = String::new();
+    while !ended.contains("[exit") {
+        ended = lines.next_line().await.unwrap().expect("the end of the server is told");
+    }
+    let kept = home.run(&["logs", "--format", "jsonl"]).await.ok();
+    let texts: Vec<Value> = kept.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(texts.iter().any(|line| line["text"].is_string() && line["server"] == "fixture"), "{kept}");
+    assert_eq!(home.run(&["logs", "second"]).await.ok(), "");
+    following.kill().await.unwrap();
+    broker.terminate().await;
+    let nothing = home.run(&["logs", "--follow"]).await;
+    assert_eq!(nothing.code(), 1);
+    assert!(nothing.err().contains("no broker is running"), "{}", nothing.err());
+}
+
+#[tokio::test]
+async fn shells_complete_and_manual_pages_name_every_command() {
+    let home = Home::with(&FixtureCatalog::new());
+    for shell in ["bash", "zsh", "fish"] {
+        let script = home.run(&["completions", shell]).await.ok();
+        assert!(script.contains("connect"), "{shell}");
+        // fish is not told what an argument can be.
+        assert!(script.contains("claude-code") || shell == "fish", "{shell}");
+    }
+    let folder = home.path().join("man");
+    home.run(&["man", folder.to_str().unwrap()]).await.ok();
+    let page = std::fs::read_to_string(folder.join("mcp-broker-tool-call.1")).unwrap();
+    assert!(page.contains("Exits with 6"), "{page}");
+    assert!(folder.join("mcp-broker.1").exists() && !folder.join("mcp-broker-js-worker.1").exists());
+}
