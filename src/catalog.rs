@@ -14,6 +14,7 @@ pub mod entry;
 pub mod fetch;
 pub mod file;
 pub mod foreign;
+pub mod git;
 pub mod pack;
 pub mod policy;
 mod raw;
@@ -21,6 +22,7 @@ pub mod registry;
 pub mod server_json;
 pub mod source;
 pub mod sources;
+pub mod spelling;
 pub mod template;
 
 use std::{
@@ -291,7 +293,8 @@ impl Snapshot {
         self.packs.iter().zip(counting).map(row).collect()
     }
 
-    fn offered(&self) -> impl Iterator<Item = &ServerName> {
+    /// The names of everything that may be added.
+    pub fn offered(&self) -> impl Iterator<Item = &ServerName> {
         self.slots.keys().filter(|name| !self.refused.contains_key(*name))
     }
 

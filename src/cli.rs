@@ -23,6 +23,7 @@ mod pull;
 mod relay;
 mod secret;
 mod serve;
+mod server;
 mod session;
 mod status;
 mod stdio;
@@ -99,6 +100,9 @@ enum Command {
     /// Agree to Compose files, and look at what they would start
     #[command(subcommand)]
     Compose(compose::ComposeCommand),
+    /// Add servers from Git repositories to a catalog of your own, and list and remove them
+    #[command(subcommand)]
+    Server(server::ServerCommand),
     /// Connect client programs: Claude Code, Codex, Cursor, VS Code and others
     #[command(subcommand)]
     Client(client::ClientCommand),
@@ -229,6 +233,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Catalog(command) => catalog::run(&global, command).await,
         Command::Profile(command) => profile::run(&global, command).await,
         Command::Compose(command) => compose::run(&global, command).await,
+        Command::Server(command) => server::run(&global, command).await,
         Command::Client(command) => client::run(&global, command).await,
         Command::Pull(args) => pull::run(&global, args).await,
         Command::Status(args) => status::run(&global, args).await,

@@ -238,9 +238,11 @@ fn unavailable(error: crate::store::StoreError) -> ErrorData {
 
 fn session_error(error: SessionsError) -> ErrorData {
     match error {
-        SessionsError::TooMany { .. } | SessionsError::NameTaken { .. } | SessionsError::InvalidName => {
-            ErrorData::new(ErrorCode::INVALID_REQUEST, error.to_string(), None)
-        }
+        SessionsError::TooMany { .. }
+        | SessionsError::NameTaken { .. }
+        | SessionsError::InvalidName
+        | SessionsError::InvalidLabel
+        | SessionsError::InvalidTtl { .. } => ErrorData::new(ErrorCode::INVALID_REQUEST, error.to_string(), None),
         SessionsError::Store(error) => unavailable(error),
         SessionsError::Audit(error) => {
             tracing::error!(error = %crate::supervisor::upstream::chain(&error), "the audit log cannot be written");

@@ -6,6 +6,7 @@
 
 mod clients;
 mod compose;
+mod ends;
 mod following;
 pub mod kept;
 pub mod menu;
@@ -39,7 +40,7 @@ use menu::Menu;
 
 pub use clients::{ConnectedClient, ask_peer};
 pub use following::Unsettled;
-pub use registry::{Sessions, SessionsError};
+pub use registry::{NewSession, Sessions, SessionsError};
 
 /// Changes a slow listener may be behind by.
 const CHANGES_MAX: usize = 64;
@@ -86,6 +87,8 @@ pub enum Change {
         server: ServerName,
         message: LoggingMessageNotificationParam,
     },
+    /// Its token is another one now.
+    TokenChanged,
     /// The session has ended.
     Ended,
 }
@@ -96,7 +99,10 @@ pub struct Session {
     kind: SessionKind,
     principal: Principal,
     name: Mutex<Option<String>>,
+    label: Option<String>,
     created_at: Timestamp,
+    /// When it ends by itself, in microseconds; the end of time if it does not.
+    expires_at: AtomicI64,
     used_at: AtomicI64,
     flushed_at: AtomicI64,
     contents: RwLock<Contents>,
@@ -121,8 +127,10 @@ struct Contents {
     servers: Vec<AddedServer>,
     configs: BTreeMap<ServerName, Map<String, Value>>,
     code_tools: BTreeMap<String, Vec<ServerName>>,
-    /// Servers from Compose files, which are this session's alone.
+    /// Servers from a Compose file, which are this session's alone.
     compose: BTreeMap<ServerName, Arc<Entry>>,
+    /// Servers that came with the session, and are its alone.
+    own: BTreeMap<ServerName, Arc<Entry>>,
     /// Counts changes, so that a menu knows whether it is still true.
     version: u64,
 }
@@ -155,12 +163,15 @@ impl Session {
             }
         }
         let used_at = row.used_at.as_microsecond();
+        let own = ends::read_entries(&row.id, stored.entries);
         Arc::new(Self {
             id: row.id,
             kind: row.kind,
             principal: row.principal,
             name: Mutex::new(row.name),
+            label: row.label,
             created_at: row.created_at,
+            expires_at: AtomicI64::new(row.expires_at.map_or(i64::MAX, Timestamp::as_microsecond)),
             used_at: AtomicI64::new(used_at),
             flushed_at: AtomicI64::new(used_at),
             contents: RwLock::new(Contents {
@@ -168,6 +179,7 @@ impl Session {
                 configs: stored.configs.into_iter().collect(),
                 code_tools: stored.code_tools.into_iter().collect(),
                 compose: entries_of(&stored.compose),
+                own,
                 version: 0,
             }),
             menus: Mutex::default(),

@@ -19,6 +19,7 @@ mod per_call;
 mod process;
 mod remote;
 mod sse;
+pub mod standing;
 pub mod subscription;
 pub mod surface;
 mod survey;
@@ -64,6 +65,7 @@ use connect::Connector;
 use docker::Engine;
 use install::Installer;
 use logs::Logs;
+use tail::Tail;
 
 /// The longest a failing server is left alone.
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
@@ -118,6 +120,8 @@ struct Slot {
     failures: u32,
     retry_at: Option<Instant>,
     problem: String,
+    /// What the last instance wrote to its standard error.
+    tail: Option<Tail>,
 }
 
 /// Every instance there is.
@@ -156,7 +160,7 @@ impl Supervisor {
             engine: Arc::new(
                 Engine::new(settings.containers.clone(), &label, limits.install(), &tasks).recorded_by(audit.clone()),
             ),
-            installer: Installer::new(&settings.data_folder, limits.install()),
+            installer: Installer::new(&settings.data_folder, limits.install(), label.clone()),
             http: remote::client()?,
             limits: limits.clone(),
             logs: logs.clone(),
@@ -266,6 +270,7 @@ impl Supervisor {
                             return Err(StartError::Stopping);
                         }
                         let instance = self.start(key, start());
+                        slot.tail = Some(instance.tail.clone());
                         slot.instance = Some((instance.clone(), Instant::now()));
                         return Ok(instance);
                     }

@@ -23,6 +23,8 @@ mod remove;
 mod rounds;
 mod route;
 pub mod signature;
+pub mod standing;
+pub mod wanted;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -68,6 +70,8 @@ pub enum Operation {
     Tool(Box<CallToolRequestParams>),
     /// One of the broker's own tools, on the operator's behalf: whether agents have it or not.
     Management(ManagementTool, Box<CallToolRequestParams>),
+    /// `mcp-add` on the operator's behalf, which answers before the server is up, and also when it cannot be yet.
+    PutOn(Box<CallToolRequestParams>),
     Prompt(GetPromptRequestParams),
     Resource(ReadResourceRequestParams),
     Completion(CompleteRequestParams),

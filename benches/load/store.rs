@@ -242,6 +242,8 @@ async fn resumed(report: &mut Report, store: &Store) -> anyhow::Result<()> {
             token: None,
             created_at: now,
             used_at: now,
+            expires_at: None,
+            label: None,
             ended_at: None,
             end_reason: None,
         })

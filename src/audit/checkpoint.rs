@@ -14,11 +14,12 @@ use crate::clock::Timestamp;
 const PURPOSE: &str = "mcp-broker audit checkpoint 1";
 
 /// That the log's event `seq` had this hash. Binary values are hexadecimal.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Checkpoint {
     pub seq: i64,
     pub hash: String,
+    #[schema(value_type = String, format = DateTime)]
     pub at: Timestamp,
     pub public_key: String,
     pub signature: String,

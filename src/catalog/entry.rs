@@ -237,6 +237,12 @@ pub struct PackageSpec {
     /// Templates for the command line.
     #[serde(default)]
     pub arguments: Vec<String>,
+    /// Of a Git repository: what is run once in its clone, instead of what its files call for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub install: Option<String>,
+    /// Of a Git repository: what is run in its clone to start the server, instead of a program that it installs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<String>,
     /// Environment of this way of running only.
     #[serde(default)]
     pub env: BTreeMap<String, String>,

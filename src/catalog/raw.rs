@@ -17,6 +17,7 @@ use super::{
     },
     file::{Loaded, Problem, Severity},
     foreign::{displayable, instructing, unusual_name},
+    git::{Command, GitUrl},
     template,
 };
 use crate::ids::ServerName;
@@ -428,10 +429,27 @@ fn unusable(package: &PackageSpec) -> Option<String> {
             return Some(format!("`{}` cannot name a package, a version or a program", part.escape_debug()));
         }
     }
+    let commands = [("install", &package.install), ("run", &package.run)];
+    for (what, command) in commands.into_iter().filter_map(|(what, command)| Some((what, command.as_ref()?))) {
+        if package.registry != Registry::Git {
+            return Some(format!("`{what}` is for packages of git only"));
+        }
+        if let Err(problem) = Command::parse(command) {
+            return Some(format!("`{what}` {problem}"));
+        }
+    }
+    if package.run.is_some() && (package.bin.is_some() || !package.with.is_empty()) {
+        return Some("`bin` and `with` say nothing beside `run`".to_owned());
+    }
+    if !package.arguments.is_empty()
+        && matches!(package.run.as_deref().map(Command::parse), Some(Ok(Command::Shell(_))))
+    {
+        return Some("`arguments` cannot be added to a `run` that only a shell understands".to_owned());
+    }
     let identifier = package.identifier.as_str();
     let plain = |letter: char| letter.is_ascii_alphanumeric() || "@/._-+~[],".contains(letter);
     let named = match package.registry {
-        Registry::Git => true,
+        Registry::Git => !identifier.contains("::") && (package.run.is_none() || identifier.parse::<GitUrl>().is_ok()),
         Registry::Npm => {
             identifier.chars().all(plain) && !identifier.starts_with(['.', '/']) && !identifier.contains("..")
         }

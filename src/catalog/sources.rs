@@ -19,7 +19,7 @@ use serde_json::Value;
 use tokio::sync::Notify;
 
 use super::{
-    Catalog, CatalogFileError, IndexError,
+    Catalog, CatalogFileError, Entry, IndexError,
     fetch::{self, FetchError},
     pack::Pack,
     registry::ListingError,
@@ -27,6 +27,7 @@ use super::{
 };
 use crate::{
     clock::SharedClock,
+    ids::ServerName,
     store::{Store, StoreError},
 };
 
@@ -78,7 +79,7 @@ pub struct Progress {
 }
 
 /// What is to be added.
-#[derive(Debug, Clone, serde::Deserialize)]
+#[derive(Debug, Clone, serde::Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewSource {
     pub location: String,
@@ -253,6 +254,46 @@ impl Sources {
         if let Some(source) = known {
             return self.forget(&source).await;
         }
+        self.remove_one(name).await
+    }
+
+    /// Removes one server that was imported or added by itself.
+    ///
+    /// # Errors
+    ///
+    /// When there is none of that name.
+    pub async fn remove_imported(&self, name: &str) -> Result<(), SourceError> {
+        let _one_change_at_a_time = self.changing.lock().await;
+        self.remove_one(name).await
+    }
+
+    /// Adds one server to those that were imported, in place of one of its name. It is the operator's.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be used.
+    pub async fn put(&self, server: &ServerName, entry: Value) -> Result<Source, SourceError> {
+        let _one_change_at_a_time = self.changing.lock().await;
+        let known = self.kept().sources.iter().find(|source| source.name == IMPORTED).cloned();
+        let source = known.unwrap_or_else(|| {
+            Source::new(IMPORTED.to_owned(), SourceKind::Imported, "mcp-broker server add".to_owned(), true)
+        });
+        let given = update::Given::one(&source, server, entry);
+        if given.entries.is_empty() {
+            return Err(SourceError::Nothing(given.problems));
+        }
+        self.take(source, given).await
+    }
+
+    /// Every server that was imported or added by itself.
+    #[must_use]
+    pub fn imported(&self) -> Vec<Arc<Entry>> {
+        let pack = self.kept().packs.get(IMPORTED).cloned();
+        pack.iter().flat_map(|pack| pack.names().filter_map(|(number, _)| pack.entry(number))).collect()
+    }
+
+    /// The caller holds `changing`.
+    async fn remove_one(&self, name: &str) -> Result<(), SourceError> {
         let imported = self.kept().sources.iter().find(|source| source.name == IMPORTED).cloned();
         let has_it = |pack: &Arc<Pack>| name.parse().is_ok_and(|server| pack.position(&server).is_some());
         match imported.filter(|_| self.kept().packs.get(IMPORTED).is_some_and(has_it)) {

@@ -71,7 +71,7 @@ impl Broker {
             return Ok(answer);
         }
         match answer["error"]["message"].as_str() {
-            Some(message) => Err(anyhow!("{message}{}", details(&answer["error"]["details"]))),
+            Some(message) => Err(anyhow!("{message}{}", listed(&answer["error"]["details"]))),
             None => bail!("the broker answered {status}"),
         }
     }
@@ -84,16 +84,10 @@ impl Broker {
     }
 }
 
-fn details(details: &Value) -> String {
-    let listed = details["problems"].as_array().into_iter().flatten().filter_map(Value::as_str);
-    let listed: String = listed.map(|problem| format!("\n  {}", problem.trim_start_matches("- "))).collect();
-    let problems: Vec<String> = details["servers"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(|server| Some(format!("\n  {}: {}", server["name"].as_str()?, server["problem"].as_str()?)))
-        .collect();
-    problems.join("") + &listed
+/// What the problems of a document are, line by line.
+fn listed(details: &Value) -> String {
+    let problems = details["problems"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    problems.map(|problem| format!("\n  {}", problem.trim_start_matches("- "))).collect()
 }
 
 fn request(method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Request<Full<Bytes>>> {

@@ -18,6 +18,8 @@ pub struct Limits {
     pub session_idle_seconds: u64,
     /// A session that was made this long ago has ended, used or not; there is no such limit unless it is set.
     pub session_age_seconds: Option<u64>,
+    /// The longest that a session which says how long it is wanted may last, from when it says so.
+    pub session_ttl_seconds_max: u64,
     /// From starting a server to its list of tools, installing not included.
     pub start_seconds: u64,
     /// Installing a package or cloning a repository.
@@ -57,6 +59,7 @@ impl Default for Limits {
             servers_per_session_max: 64,
             session_idle_seconds: 24 * 3600,
             session_age_seconds: None,
+            session_ttl_seconds_max: 24 * 3600,
             start_seconds: 60,
             install_seconds: 600,
             call_seconds: 300,
@@ -85,6 +88,7 @@ impl Limits {
             ("servers_per_session_max", self.servers_per_session_max as u64),
             ("session_idle_seconds", self.session_idle_seconds),
             ("session_age_seconds", self.session_age_seconds.unwrap_or(1)),
+            ("session_ttl_seconds_max", self.session_ttl_seconds_max),
             ("start_seconds", self.start_seconds),
             ("install_seconds", self.install_seconds),
             ("call_seconds", self.call_seconds),

@@ -136,7 +136,7 @@ async fn pass_on(report: Report, context: &RequestContext<RoleServer>) {
 /// What identifies a request, so that a parked call is only taken up by the same one.
 fn what(operation: &Operation) -> String {
     match operation {
-        Operation::Tool(params) | Operation::Management(_, params) => {
+        Operation::Tool(params) | Operation::Management(_, params) | Operation::PutOn(params) => {
             let arguments = params.arguments.as_ref().map(canonical).unwrap_or_default();
             format!("tool {} {arguments}", params.name)
         }
@@ -151,7 +151,7 @@ fn what(operation: &Operation) -> String {
 
 fn rounds(operation: &Operation) -> (Option<&str>, Option<&InputResponses>) {
     match operation {
-        Operation::Tool(params) | Operation::Management(_, params) => {
+        Operation::Tool(params) | Operation::Management(_, params) | Operation::PutOn(params) => {
             (params.request_state.as_deref(), params.input_responses.as_ref())
         }
         Operation::Prompt(params) => (params.request_state.as_deref(), params.input_responses.as_ref()),

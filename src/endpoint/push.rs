@@ -57,7 +57,7 @@ async fn tell(peer: &Peer<RoleServer>, session: &Session, change: Change) -> Res
         Change::Log { server, message } if is_wanted(session, &message) => {
             peer.notify_logging_message(from_server(message, server.as_str())).await
         }
-        Change::ResourceUpdated(_) | Change::Log { .. } | Change::Ended => Ok(()),
+        Change::ResourceUpdated(_) | Change::Log { .. } | Change::TokenChanged | Change::Ended => Ok(()),
     }
 }
 
@@ -144,7 +144,7 @@ async fn announce(sink: &SubscriptionSink, change: Change) -> Result<(), Subscri
         Change::Prompts => sink.notify_prompt_list_changed().await,
         Change::Resources => sink.notify_resource_list_changed().await,
         Change::ResourceUpdated(uri) => sink.notify_resource_updated(uri).await,
-        Change::Log { .. } | Change::Ended => Ok(()),
+        Change::Log { .. } | Change::TokenChanged | Change::Ended => Ok(()),
     }
 }
 

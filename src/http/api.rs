@@ -7,7 +7,9 @@ mod audit;
 mod catalog;
 mod compose;
 mod logs;
+mod openapi;
 mod profiles;
+mod servers;
 mod sessions;
 mod tools;
 mod upkeep;
@@ -18,11 +20,11 @@ use axum::{
     Extension, Json, Router,
     extract::{Path, State},
     response::Response,
-    routing::{get, put},
 };
 use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     audit::{Audit, Kind, Signer, Status, Subject},
@@ -105,13 +107,21 @@ impl ApiState {
 }
 
 pub(super) fn router(state: ApiState) -> Router {
-    Router::new()
-        .route("/status", get(status))
-        .route("/features", get(features))
-        .route("/features/{name}", put(set_feature))
-        .route("/secrets", get(secrets))
-        .route("/secrets/{name}", put(set_secret).delete(remove_secret))
+    let (router, document) = documented().split_for_parts();
+    router.with_state(state).layer(Extension(openapi::finished(document)))
+}
+
+/// Every route with its description: a route cannot be added without one.
+fn documented() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::with_openapi(openapi::base())
+        .routes(routes!(status))
+        .routes(routes!(features))
+        .routes(routes!(set_feature))
+        .routes(routes!(secrets))
+        .routes(routes!(set_secret, remove_secret))
+        .routes(routes!(openapi::document))
         .merge(sessions::router())
+        .merge(servers::router())
         .merge(audit::router())
         .merge(upkeep::router())
         .merge(tools::router())
@@ -119,7 +129,6 @@ pub(super) fn router(state: ApiState) -> Router {
         .merge(catalog::router())
         .merge(profiles::router())
         .merge(compose::router())
-        .with_state(state)
 }
 
 /// Why a request is not done.
@@ -159,7 +168,9 @@ impl From<SessionsError> for ApiError {
     fn from(error: SessionsError) -> Self {
         let status = match &error {
             SessionsError::TooMany { .. } | SessionsError::NameTaken { .. } => StatusCode::CONFLICT,
-            SessionsError::InvalidName => StatusCode::BAD_REQUEST,
+            SessionsError::InvalidName | SessionsError::InvalidLabel | SessionsError::InvalidTtl { .. } => {
+                StatusCode::BAD_REQUEST
+            }
             SessionsError::Store(_) | SessionsError::Audit(_) => StatusCode::SERVICE_UNAVAILABLE,
         };
         Self::new(status, chain(&error))
@@ -210,6 +221,14 @@ impl From<SetSecretError> for ApiError {
 
 type Answer = Result<Json<Value>, ApiError>;
 
+/// Says what runs, and where.
+#[utoipa::path(
+    get,
+    path = "/status",
+    tag = "broker",
+    operation_id = "broker_status",
+    responses((status = 200, description = "The broker", body = Object)),
+)]
 async fn status(State(state): State<ApiState>) -> Answer {
     let inner = &state.inner;
     let snapshot = inner.catalog.snapshot();
@@ -231,16 +250,34 @@ async fn status(State(state): State<ApiState>) -> Answer {
     })))
 }
 
+/// Lists the features, and which are on.
+#[utoipa::path(
+    get,
+    path = "/features",
+    tag = "features",
+    operation_id = "broker_features",
+    responses((status = 200, description = "The features", body = Object)),
+)]
 async fn features(State(state): State<ApiState>) -> Answer {
     Ok(Json(json!({"features": state.inner.tools.features().states()})))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 struct FeatureChange {
     enabled: bool,
 }
 
+/// Switches a feature, for every connected client at once.
+#[utoipa::path(
+    put,
+    path = "/features/{name}",
+    tag = "features",
+    operation_id = "broker_set_feature",
+    params(("name" = String, Path)),
+    request_body = FeatureChange,
+    responses((status = 200, description = "The features", body = Object)),
+)]
 async fn set_feature(
     State(state): State<ApiState>,
     Extension(principal): Extension<Principal>,
@@ -254,16 +291,34 @@ async fn set_feature(
     features(State(state)).await
 }
 
+/// Lists the names of the operator's secrets.
+#[utoipa::path(
+    get,
+    path = "/secrets",
+    tag = "secrets",
+    operation_id = "broker_secrets",
+    responses((status = 200, description = "The names", body = Object)),
+)]
 async fn secrets(State(state): State<ApiState>) -> Answer {
     Ok(Json(json!({"secrets": state.inner.secrets.names()})))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 struct SecretChange {
     value: String,
 }
 
+/// Keeps a secret, encrypted.
+#[utoipa::path(
+    put,
+    path = "/secrets/{name}",
+    tag = "secrets",
+    operation_id = "broker_set_secret",
+    params(("name" = String, Path)),
+    request_body = SecretChange,
+    responses((status = 200, description = "The names", body = Object)),
+)]
 async fn set_secret(
     State(state): State<ApiState>,
     Extension(principal): Extension<Principal>,
@@ -275,6 +330,15 @@ async fn set_secret(
     secrets(State(state)).await
 }
 
+/// Forgets a secret.
+#[utoipa::path(
+    delete,
+    path = "/secrets/{name}",
+    tag = "secrets",
+    operation_id = "broker_remove_secret",
+    params(("name" = String, Path)),
+    responses((status = 200, description = "The names", body = Object)),
+)]
 async fn remove_secret(
     State(state): State<ApiState>,
     Extension(principal): Extension<Principal>,

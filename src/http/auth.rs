@@ -7,19 +7,22 @@ use std::{collections::HashMap, sync::Arc};
 
 use axum::{
     Json,
+    body::Body,
     extract::{Path, Request, State as AxumState},
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
+use futures_util::StreamExt as _;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::json;
 use subtle::ConstantTimeEq as _;
+use tokio::sync::broadcast::error::RecvError;
 
 use super::{HttpParts, connections::Connections};
 use crate::{
     endpoint::Access,
     ids::{Principal, SessionId, TokenHash},
-    session::Session,
+    session::{Change, Session},
     store::StoreError,
     tools::Tools,
 };
@@ -150,6 +153,7 @@ pub(super) async fn for_mcp(
     mut request: Request,
     next: Next,
 ) -> Response {
+    let token = request.headers().get(header::AUTHORIZATION).cloned();
     let session = path.as_ref().and_then(|Path(parameters)| parameters.get("session")).map(String::as_str);
     let access = match state.authentication.access(request.headers(), session).await {
         Ok(access) => access,
@@ -163,7 +167,47 @@ pub(super) async fn for_mcp(
         }
     }
     request.extensions_mut().insert(access.clone());
-    access.scope(next.run(request)).await
+    let by_its_token = match &access {
+        Access::Session(session, Principal::Session(_)) => Some(session.clone()),
+        _ => None,
+    };
+    let response = access.scope(next.run(request)).await;
+    match (by_its_token, token) {
+        (Some(session), Some(token)) if is_stream(&response) => {
+            while_it_opens(response, &session, token, state.authentication).await
+        }
+        _ => response,
+    }
+}
+
+fn is_stream(response: &Response) -> bool {
+    response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"))
+}
+
+/// Has a stream end when the token that opened it opens its session no more.
+async fn while_it_opens(
+    response: Response,
+    session: &Session,
+    token: HeaderValue,
+    authentication: Arc<Authentication>,
+) -> Response {
+    let mut changes = session.changes();
+    let headers = HeaderMap::from_iter([(header::AUTHORIZATION, token)]);
+    // It may have become another one since it was looked at.
+    if let Err(denied) = authentication.bearer(&headers).await {
+        return denied.into_response();
+    }
+    let void = async move {
+        loop {
+            match changes.recv().await {
+                Ok(Change::TokenChanged | Change::Ended) | Err(RecvError::Closed) => return,
+                Ok(_) => {}
+                Err(RecvError::Lagged(_)) if authentication.bearer(&headers).await.is_ok() => {}
+                Err(RecvError::Lagged(_)) => return,
+            }
+        }
+    };
+    response.map(|body| Body::from_stream(body.into_data_stream().take_until(Box::pin(void))))
 }
 
 /// Lets a request to the REST interface through: it is the administrator's.

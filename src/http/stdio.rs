@@ -98,7 +98,7 @@ pub async fn session(parts: &HttpParts, wanted: Wanted) -> Result<Begun, StreamE
         for profile in profiles.iter().filter(|_| !came_back) {
             parts.tools.begin_with_profile(&session, profile).await?;
         }
-        match compose.filter(|_| !came_back || session.own_entries().is_empty()) {
+        match compose.filter(|_| !came_back || session.compose_entries().is_empty()) {
             Some(offer) => parts.tools.take_offer(&session, offer).await,
             None => Ok(Taken::Taken(Vec::new())),
         }

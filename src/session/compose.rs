@@ -17,15 +17,9 @@ pub(super) struct Offered {
 }
 
 impl Session {
-    /// A server that is this session's alone, on or not.
+    /// The servers from a Compose file.
     #[must_use]
-    pub fn own_entry(&self, server: &ServerName) -> Option<Arc<Entry>> {
-        self.read().compose.get(server).cloned()
-    }
-
-    /// The servers that are this session's alone.
-    #[must_use]
-    pub fn own_entries(&self) -> Vec<Arc<Entry>> {
+    pub fn compose_entries(&self) -> Vec<Arc<Entry>> {
         self.read().compose.values().cloned().collect()
     }
 

@@ -3,6 +3,7 @@
 //! Changes are committed first and take effect in memory after. A session that nobody uses is dropped from memory and read
 //! again when somebody does; one that was not used for long enough has ended.
 
+mod ends;
 mod tend;
 
 use std::{
@@ -11,6 +12,7 @@ use std::{
 };
 
 use serde_json::{Map, Value};
+use tokio::sync::Notify;
 
 use super::{Change, FixedServer, NewServer, Session};
 use crate::{
@@ -28,6 +30,7 @@ use crate::{
     },
     supervisor::{Supervisor, Surface},
 };
+pub use ends::NewSession;
 
 /// A session cannot be made or changed.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +41,10 @@ pub enum SessionsError {
     NameTaken { name: String },
     #[error("a session's name has 1 to 200 characters, none of them control characters")]
     InvalidName,
+    #[error("a session's label has 1 to 200 characters, none of them control characters")]
+    InvalidLabel,
+    #[error("`ttl` is in seconds, from 1 to {max}: the operator's limits allow no more for this session")]
+    InvalidTtl { max: u64 },
     #[error("could not read or write the sessions")]
     Store(#[from] StoreError),
     #[error(transparent)]
@@ -55,6 +62,8 @@ pub struct Sessions {
     clock: SharedClock,
     limits: Limits,
     fixed: Vec<FixedServer>,
+    /// Told when a session ends sooner than was known.
+    ends_sooner: Arc<Notify>,
 }
 
 impl Sessions {
@@ -69,7 +78,8 @@ impl Sessions {
         fixed: Vec<FixedServer>,
     ) -> Self {
         let loading = tokio::sync::Mutex::default();
-        Self { live: Mutex::default(), loading, store, audit, secrets, supervisor, clock, limits, fixed }
+        let (live, ends_sooner) = (Mutex::default(), Arc::default());
+        Self { live, loading, store, audit, secrets, supervisor, clock, limits, fixed, ends_sooner }
     }
 
     /// Makes a session.
@@ -84,20 +94,15 @@ impl Sessions {
         name: Option<String>,
         token: Option<TokenHash>,
     ) -> Result<Arc<Session>, SessionsError> {
-        let _one_at_a_time = self.loading.lock().await;
-        self.create_locked(kind, principal, name, token).await
+        self.create_with(NewSession { name, token, ..NewSession::of(kind, principal) }).await
     }
 
-    async fn create_locked(
-        &self,
-        kind: SessionKind,
-        principal: Principal,
-        name: Option<String>,
-        token: Option<TokenHash>,
-    ) -> Result<Arc<Session>, SessionsError> {
+    async fn create_locked(&self, new: NewSession) -> Result<Arc<Session>, SessionsError> {
+        let NewSession { kind, principal, name, token, label, ttl, entries } = new;
         self.check_new(name.as_deref()).await?;
         let id = SessionId::random();
         let now = self.clock.now();
+        let expires_at = ttl.map(|ttl| self.expiry(ttl, now, now)).transpose()?;
         let row = SessionRow {
             id: id.clone(),
             kind,
@@ -106,22 +111,22 @@ impl Sessions {
             token,
             created_at: now,
             used_at: now,
+            expires_at,
+            label,
             ended_at: None,
             end_reason: None,
         };
         self.audit.note(&subject(&id, &principal, "create"), Status::Success, None).await?;
         self.store.insert_session(row.clone()).await?;
-        let session = Session::new(
-            StoredSession {
-                row,
-                servers: Vec::new(),
-                configs: Vec::new(),
-                code_tools: Vec::new(),
-                compose: Vec::new(),
-            },
-            &self.fixed,
-        );
+        if !entries.is_empty() {
+            self.store.put_session_entries(&id, entries.clone(), now).await?;
+        }
+        let (servers, configs, code_tools, compose) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let session = Session::new(StoredSession { row, servers, configs, entries, code_tools, compose }, &self.fixed);
         self.lock().insert(id, session.clone());
+        if session.expires_at().is_some() {
+            self.ends_sooner.notify_one();
+        }
         Ok(session)
     }
 
@@ -158,14 +163,18 @@ impl Sessions {
     ///
     /// When the database cannot be read.
     pub async fn get(&self, id: &SessionId) -> Result<Option<Arc<Session>>, StoreError> {
-        if let Some(session) = self.in_memory(id) {
-            return Ok(Some(session));
-        }
-        let _one_at_a_time = self.loading.lock().await;
-        self.load(id).await
+        let session = match self.in_memory(id) {
+            Some(session) => Some(session),
+            None => {
+                let _one_at_a_time = self.loading.lock().await;
+                self.load(id).await?
+            }
+        };
+        // One whose time is over has ended, whether that was written down yet or not.
+        Ok(session.filter(|session| !session.is_over(self.clock.now())))
     }
 
-    /// The session, if it is in memory. Costs no wait.
+    /// The session, if it is in memory, over or not. Costs no wait.
     #[must_use]
     pub fn in_memory(&self, id: &SessionId) -> Option<Arc<Session>> {
         self.lock().get(id).cloned()
@@ -202,9 +211,13 @@ impl Sessions {
         if let Some(id) = self.store.session_named(name).await?
             && let Some(session) = self.load(&id).await?
         {
-            return Ok(session);
+            if !session.is_over(self.clock.now()) {
+                return Ok(session);
+            }
+            self.end(&id, "expired").await?;
         }
-        self.create_locked(SessionKind::Named, principal, Some(name.to_owned()), None).await
+        let named = NewSession { name: Some(name.to_owned()), ..NewSession::of(SessionKind::Named, principal) };
+        self.create_locked(named).await
     }
 
     /// The session that holds the operator's servers for a principal, if it is in memory.
@@ -231,7 +244,7 @@ impl Sessions {
         {
             return Ok(session);
         }
-        self.create_locked(SessionKind::Principal, principal.clone(), None, None).await
+        self.create_locked(NewSession::of(SessionKind::Principal, principal.clone())).await
     }
 
     /// The session that a bearer token opens, if it has not ended.
@@ -360,7 +373,14 @@ impl Sessions {
     ///
     /// When it could not be committed: then it has not ended.
     pub async fn end(&self, id: &SessionId, reason: &'static str) -> Result<bool, SessionsError> {
-        let Some(session) = self.get(id).await? else { return Ok(false) };
+        let session = match self.in_memory(id) {
+            Some(session) => session,
+            None => {
+                let _one_at_a_time = self.loading.lock().await;
+                let Some(session) = self.load(id).await? else { return Ok(false) };
+                session
+            }
+        };
         self.audit.note(&subject(id, session.principal(), reason), Status::Success, None).await?;
         self.store.end_session(id, reason, self.clock.now()).await?;
         self.lock().remove(id);
@@ -395,7 +415,9 @@ impl Sessions {
     /// When it could not be committed.
     pub async fn give_token(&self, session: &Session, token: TokenHash) -> Result<(), SessionsError> {
         self.audit.note(&subject(session.id(), session.principal(), "resume"), Status::Success, None).await?;
-        Ok(self.store.set_session_token(session.id(), token).await?)
+        self.store.set_session_token(session.id(), token).await?;
+        session.announce(Change::TokenChanged);
+        Ok(())
     }
 
     /// Keeps a tool made of a script, so that it is there after a restart.

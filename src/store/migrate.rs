@@ -14,7 +14,7 @@ use sqlx::{
 use super::OpenStoreError;
 
 /// Every migration there is, in order; the file's number is its version.
-const MIGRATIONS: [(i64, &str, &str); 13] = [
+const MIGRATIONS: [(i64, &str, &str); 15] = [
     (1, "sessions", include_str!("../../migrations/0001_sessions.sql")),
     (2, "audit", include_str!("../../migrations/0002_audit.sql")),
     (3, "features", include_str!("../../migrations/0003_features.sql")),
@@ -25,6 +25,8 @@ const MIGRATIONS: [(i64, &str, &str); 13] = [
     (20, "result shapes", include_str!("../../migrations/0020_result_shapes.sql")),
     (40, "learned tools", include_str!("../../migrations/0040_learned_tools.sql")),
     (41, "subscriptions", include_str!("../../migrations/0041_subscriptions.sql")),
+    (50, "session ends", include_str!("../../migrations/0050_session_ends.sql")),
+    (51, "session entries", include_str!("../../migrations/0051_session_entries.sql")),
     (53, "profiles", include_str!("../../migrations/0053_profiles.sql")),
     (54, "compose consents", include_str!("../../migrations/0054_compose_consents.sql")),
     (55, "session compose", include_str!("../../migrations/0055_session_compose.sql")),

@@ -1,5 +1,7 @@
 //! Sessions, their servers and configs.
 
+mod ends;
+mod pages;
 mod rows;
 
 use futures_util::FutureExt as _;
@@ -12,6 +14,7 @@ use crate::{
     ids::{Principal, ServerName, SessionId, TokenHash},
 };
 
+pub use pages::Page;
 pub use rows::{Activation, SessionKind, SessionRow, SessionServerRow, StoredSession};
 
 impl Store {
@@ -22,8 +25,8 @@ impl Store {
     /// When it could not be committed, for one because its name is taken.
     pub async fn insert_session(&self, row: SessionRow) -> Result<(), StoreError> {
         let statement = sqlx::query(
-            "INSERT INTO sessions (id, kind, principal, name, token_hash, created_at, used_at)
-             VALUES (?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO sessions (id, kind, principal, name, token_hash, created_at, used_at, expires_at, label)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         )
         .bind(row.id.as_str())
         .bind(row.kind.word())
@@ -31,7 +34,9 @@ impl Store {
         .bind(row.name)
         .bind(row.token.as_ref().map(TokenHash::as_bytes))
         .bind(micros(row.created_at))
-        .bind(micros(row.used_at));
+        .bind(micros(row.used_at))
+        .bind(row.expires_at.map(micros))
+        .bind(row.label);
         self.writer().execute(statement).await
     }
 
@@ -56,6 +61,7 @@ impl Store {
             row: session_row(&row)?,
             servers: servers.iter().map(server_row).collect::<Result<_, _>>()?,
             configs: configs.iter().map(config_row).collect::<Result<_, _>>()?,
+            entries: self.session_entries(id).await?,
             code_tools: self.code_tools(id).await?,
             compose: self.session_compose(id).await?,
         }))
@@ -204,6 +210,7 @@ impl Store {
                         "DELETE FROM secrets WHERE scope = ?",
                         "DELETE FROM session_configs WHERE session = ?",
                         "DELETE FROM session_compose WHERE session = ?",
+                        "DELETE FROM session_entries WHERE session = ?",
                     ] {
                         sqlx::query(forget).bind(id.as_str()).execute(&mut *connection).await?;
                     }
@@ -346,6 +353,8 @@ fn session_row(row: &SqliteRow) -> Result<SessionRow, StoreError> {
         token: token.and_then(|bytes| TokenHash::from_bytes(&bytes)),
         created_at: timestamp(row.try_get("created_at")?),
         used_at: timestamp(row.try_get("used_at")?),
+        expires_at: row.try_get::<Option<i64>, _>("expires_at")?.map(timestamp),
+        label: row.try_get("label")?,
         ended_at: row.try_get::<Option<i64>, _>("ended_at")?.map(timestamp),
         end_reason: row.try_get("end_reason")?,
     })

@@ -118,6 +118,8 @@ pub(crate) struct Attempt<'a> {
     /// What is declared to the server on behalf of whoever started it.
     pub(crate) capabilities: &'a ClientCapabilities,
     pub(crate) asker: Weak<dyn Asker>,
+    /// What it writes to its standard error is kept here.
+    pub(crate) tail: &'a Tail,
     /// The server's era, if it is known.
     pub(crate) era: Option<Era>,
 }
@@ -143,7 +145,7 @@ impl Connector {
 
     async fn executable(&self, program: &Program) -> Result<Executable, InstallError> {
         match program {
-            Program::Command(program) => Ok(Executable { program: program.into(), leading: Vec::new() }),
+            Program::Command(program) => Ok(Executable { program: program.into(), leading: Vec::new(), folder: None }),
             Program::Package(package) => self.installer.executable(package).await,
         }
     }
@@ -196,7 +198,8 @@ impl Connector {
     async fn started(&self, attempt: &Attempt<'_>, run: &Run<'_>, era: Option<Era>) -> Result<Connected, Probed> {
         let server: Arc<str> = attempt.server.as_str().into();
         let sink = self.logs.of(attempt.session, attempt.server);
-        let tail = Tail::new(self.limits.stderr_bytes_max).told_to(sink);
+        let tail = attempt.tail.clone().told_to(sink);
+        tail.clear();
         let (backing, streams) = self.start(attempt, run, tail.clone()).await?;
         let (calls, closed) = (Calls::new(), CancellationToken::new());
         let mut wire =
@@ -280,7 +283,7 @@ impl Connector {
         let limit = self.limits.start();
         let (calls, closed) = (Calls::new(), CancellationToken::new());
         let sink = self.logs.of(attempt.session, attempt.server);
-        let tail = Tail::new(self.limits.stderr_bytes_max).told_to(sink);
+        let tail = attempt.tail.clone().told_to(sink);
         let surroundings = Surroundings {
             calls: calls.clone(),
             tail: tail.clone(),

@@ -4,31 +4,29 @@
 //! Here npm, uv or pip install it into `packages/<fingerprint>` the first time; a marker file says that the installation is
 //! whole, and a folder without it is done again. One package is installed once, however many sessions wait for it.
 
+mod git;
+mod step;
+
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
-    process::Stdio,
-    sync::{Arc, PoisonError},
+    sync::{
+        Arc, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
-use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::Value;
-use tokio::{io::AsyncReadExt as _, process::Command};
 
-use super::process::{Executable, base_environment, find_program};
+use super::process::{Executable, find_program};
 use crate::{
     catalog::entry::{PackageSpec, Registry},
     ids::fingerprint,
 };
+use step::{Step, StepError};
 
 const MARKER: &str = ".complete";
-
-/// What is kept of an installer's output, for error messages.
-const OUTPUT_BYTES_MAX: usize = 4 << 10;
-
-/// Variables by which npm, pip, uv and git are configured.
-const INSTALLER_PREFIXES: [&str; 7] = ["npm_config_", "NPM_CONFIG_", "PIP_", "UV_", "GIT_", "PYENV_", "XDG_"];
 
 /// The package could not be installed.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -48,6 +46,9 @@ pub(crate) struct Installer {
     folder: PathBuf,
     limit: Duration,
     under_way: std::sync::Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    /// What marks the processes of this data folder.
+    label: String,
+    steps: AtomicU64,
 }
 
 /// Whether packages of `registry` can be installed on this machine, and with what.
@@ -67,8 +68,9 @@ pub(crate) fn installer_for(registry: Registry) -> Result<&'static str, InstallE
 }
 
 impl Installer {
-    pub(crate) fn new(data_folder: &Path, limit: Duration) -> Self {
-        Self { folder: data_folder.join("packages"), limit, under_way: std::sync::Mutex::default() }
+    pub(crate) fn new(data_folder: &Path, limit: Duration, label: String) -> Self {
+        let (folder, under_way) = (data_folder.join("packages"), std::sync::Mutex::default());
+        Self { folder, limit, under_way, label, steps: AtomicU64::new(0) }
     }
 
     /// The program to start for `package`, which is installed first if it is not there.
@@ -79,7 +81,11 @@ impl Installer {
         let folder = self.folder.join(&key);
         if !folder.join(MARKER).exists() {
             tracing::info!(package = %label(package), "installing a package");
-            self.install(package, &folder).await?;
+            if let Err(error) = self.install(package, &folder).await {
+                // What is half there is of no use, and may be large.
+                let _ = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(folder)).await;
+                return Err(error);
+            }
         }
         program_of(package, &folder)
     }
@@ -137,26 +143,6 @@ impl Installer {
         self.run(package, folder, &python, &arguments).await
     }
 
-    /// Clones the revision and installs it with the tool its files call for.
-    async fn git(&self, package: &PackageSpec, folder: &Path) -> Result<(), InstallError> {
-        let source = folder.join("source");
-        let revision = package.version.as_deref().unwrap_or("HEAD");
-        self.run(package, folder, "git", &["init", "--quiet", "source"]).await?;
-        let fetch = ["fetch", "--quiet", "--depth=1", "--", &package.identifier, revision];
-        self.run(package, &source, "git", &fetch).await?;
-        self.run(package, &source, "git", &["checkout", "--quiet", "FETCH_HEAD"]).await?;
-        if source.join("package.json").exists() {
-            self.run(package, &source, "npm", &["install", "--no-audit", "--no-fund", "--loglevel=error"]).await
-        } else if source.join("pyproject.toml").exists() || source.join("setup.py").exists() {
-            let installer = installer_for(Registry::Pypi)?;
-            let source = source.display().to_string();
-            self.python(package, folder, installer, &source).await
-        } else {
-            let problem = "the repository has neither package.json nor pyproject.toml".to_owned();
-            Err(InstallError::Failed { package: label(package), problem })
-        }
-    }
-
     async fn run(
         &self,
         package: &PackageSpec,
@@ -164,70 +150,36 @@ impl Installer {
         program: &str,
         arguments: &[&str],
     ) -> Result<(), InstallError> {
-        let failed = |problem: String| InstallError::Failed { package: label(package), problem };
-        let mut child = Command::new(program)
-            .args(arguments)
-            .current_dir(folder)
-            .env_clear()
-            .envs(base_environment(&["HOME".to_owned(), "USER".to_owned()]))
-            .envs(std::env::vars_os().filter(|(name, _)| {
-                name.to_str().is_some_and(|name| INSTALLER_PREFIXES.iter().any(|prefix| name.starts_with(prefix)))
-            }))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .process_group(0)
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(|error| failed(format!("could not start {program}: {error}")))?;
-        let group = GroupGuard(child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw));
-        let mut stderr = child.stderr.take();
-        let output = async {
-            let text = match &mut stderr {
-                Some(stderr) => last_of(stderr).await,
-                None => String::new(),
-            };
-            (child.wait().await, text)
-        };
-        let Ok((status, errors)) = tokio::time::timeout(self.limit, output).await else {
-            return Err(InstallError::Timeout { package: label(package), seconds: self.limit.as_secs() });
-        };
-        drop(group);
-        match status {
-            Ok(status) if status.success() => Ok(()),
-            Ok(_) => Err(failed(format!("{program} {} said: {}", arguments.first().unwrap_or(&""), errors.trim()))),
-            Err(error) => Err(failed(error.to_string())),
-        }
+        self.step(&label(package), &key(package), folder, program, arguments).await.map(|_| ())
     }
-}
 
-/// Ends an installer's process group, whatever becomes of whoever waits for it.
-struct GroupGuard(Option<Pid>);
-
-impl Drop for GroupGuard {
-    fn drop(&mut self) {
-        if let Some(group) = self.0 {
-            let _ = kill_process_group(group, Signal::KILL);
-        }
+    /// Runs one program of an installation. Gives the last of what it printed.
+    async fn step(
+        &self,
+        package: &str,
+        mark: &str,
+        folder: &Path,
+        program: &str,
+        arguments: &[&str],
+    ) -> Result<String, InstallError> {
+        let number = self.steps.fetch_add(1, Ordering::Relaxed);
+        let label = format!("{}/install/{mark}/{number}/", self.label);
+        let step = Step { program, arguments, folder, label: &label };
+        let limit = if mark == git::RESOLVING { self.limit.min(git::RESOLVE_MAX) } else { self.limit };
+        step.run(limit).await.map_err(|error| match error {
+            StepError::Timeout => InstallError::Timeout { package: package.to_owned(), seconds: limit.as_secs() },
+            StepError::Failed(problem) => InstallError::Failed { package: package.to_owned(), problem },
+        })
     }
-}
-
-async fn last_of(stream: &mut (impl tokio::io::AsyncRead + Unpin)) -> String {
-    let mut kept: Vec<u8> = Vec::new();
-    let mut piece = [0; 4096];
-    while let Ok(read @ 1..) = stream.read(&mut piece).await {
-        kept.extend_from_slice(&piece[..read]);
-        if kept.len() > 2 * OUTPUT_BYTES_MAX {
-            kept.drain(..kept.len() - OUTPUT_BYTES_MAX);
-        }
-    }
-    let start = kept.len().saturating_sub(OUTPUT_BYTES_MAX);
-    String::from_utf8_lossy(&kept[start..]).into_owned()
 }
 
 fn key(package: &PackageSpec) -> String {
-    let text =
+    let mut text =
         format!("{:?}\u{0}{}\u{0}{:?}\u{0}{:?}", package.registry, package.identifier, package.version, package.with);
+    // What is done with a clone is part of what it is; how it is started is not.
+    if package.install.is_some() || package.run.is_some() {
+        text.push_str(&format!("\u{0}{:?}", package.install));
+    }
     fingerprint(&text, 24)
 }
 
@@ -253,6 +205,9 @@ fn pypi_requirement(package: &PackageSpec) -> String {
 }
 
 fn program_of(package: &PackageSpec, folder: &Path) -> Result<Executable, InstallError> {
+    if let Some(run) = &package.run {
+        return git::executable(package, folder, run);
+    }
     let (programs, home) = match package.registry {
         Registry::Npm => (npm_programs(&folder.join("node_modules").join(&package.identifier)), Home::Modules),
         Registry::Pypi => (python_programs(folder, &package.identifier), Home::Venv),
@@ -266,10 +221,10 @@ fn program_of(package: &PackageSpec, folder: &Path) -> Result<Executable, Instal
         Home::Source => {
             let script = programs.get(&name).cloned().unwrap_or_default();
             let script = folder.join("source").join(script).display().to_string();
-            return Ok(Executable { program: "node".into(), leading: vec![script] });
+            return Ok(Executable { program: "node".into(), leading: vec![script], folder: None });
         }
     };
-    Ok(Executable { program, leading: Vec::new() })
+    Ok(Executable { program, leading: Vec::new(), folder: None })
 }
 
 enum Home {
@@ -369,6 +324,8 @@ mod tests {
             bin: bin.map(str::to_owned),
             with: Vec::new(),
             arguments: Vec::new(),
+            install: None,
+            run: None,
             env: Default::default(),
         }
     }

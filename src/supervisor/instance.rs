@@ -122,6 +122,7 @@ pub struct Instance {
     stop: CancellationToken,
     in_use: Arc<InUse>,
     declared: ClientCapabilities,
+    pub(super) tail: Tail,
 }
 
 struct InUse {
@@ -159,6 +160,7 @@ impl Instance {
         let (surface_sender, surface) = watch::channel(None);
         let events = broadcast::Sender::new(EVENTS_MAX);
         let stop = CancellationToken::new();
+        let tail = Tail::new(connector.limits.stderr_bytes_max);
         let in_use = Arc::new(InUse {
             users: AtomicUsize::new(0),
             called: AtomicBool::new(false),
@@ -172,6 +174,7 @@ impl Instance {
             stop: stop.clone(),
             in_use: in_use.clone(),
             declared: start.capabilities.clone(),
+            tail: tail.clone(),
         });
         let tasks = connector.tasks.clone();
         let task = Task {
@@ -185,6 +188,7 @@ impl Instance {
             events,
             stop,
             in_use,
+            tail,
         };
         tasks.spawn(task.run());
         instance
@@ -288,6 +292,7 @@ struct Task {
     events: broadcast::Sender<InstanceEvent>,
     stop: CancellationToken,
     in_use: Arc<InUse>,
+    tail: Tail,
 }
 
 impl Task {
@@ -346,6 +351,7 @@ impl Task {
             link: &self.start.link,
             capabilities: &self.start.capabilities,
             asker: self.start.asker.clone(),
+            tail: &self.tail,
             era: self.start.era,
         };
         let connected = self.connector.connect(&attempt).await.map_err(|error: ConnectError| chain(&error))?;

@@ -71,6 +71,8 @@ pub(crate) struct Executable {
     pub(crate) program: PathBuf,
     /// Arguments that come before the entry's own.
     pub(crate) leading: Vec<String>,
+    /// Where it starts, if that is not the instance's own folder.
+    pub(crate) folder: Option<PathBuf>,
 }
 
 /// The process could not be started.
@@ -164,7 +166,7 @@ fn command(executable: &Executable, launch: &ProcessLaunch, also_passed: &[Strin
     command
         .args(&executable.leading)
         .args(&launch.arguments)
-        .current_dir(&launch.folder)
+        .current_dir(executable.folder.as_ref().unwrap_or(&launch.folder))
         .env_clear()
         .envs(base_environment(also_passed))
         .env("HOME", &launch.folder)

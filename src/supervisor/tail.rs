@@ -59,6 +59,13 @@ impl Tail {
         }
     }
 
+    /// Forgets what was kept, because something else is started now.
+    pub(crate) fn clear(&self) {
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.kept.clear();
+        lines.bytes = 0;
+    }
+
     /// How many lines there have been.
     pub(crate) fn count(&self) -> u64 {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner).count

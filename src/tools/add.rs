@@ -111,6 +111,44 @@ pub(super) fn entry_named(context: &Context, session: &Session, name: &str) -> R
     context.entry(session, &server).ok_or_else(unknown)
 }
 
+/// Puts a server on and answers at once, with the server starting or what it still needs.
+pub(super) async fn put_on(
+    context: &Arc<Context>,
+    session: &Arc<Session>,
+    caller: &Caller,
+    arguments: JsonObject,
+) -> Result<Reply, Failure> {
+    let arguments: Arguments = serde_json::from_value(Value::Object(arguments))
+        .map_err(|error| Failure::said(format!("a server to put on has `name` and `config`: {error}")))?;
+    let entry = entry_named(context, session, &arguments.name)?;
+    let lock = session.server_lock(&entry.name);
+    let _one_change_at_a_time = lock.lock().await;
+    let given = arguments.config.map(|config| split(&entry, config));
+    let config = match &given {
+        Some(given) => over(context, &entry, given),
+        None => context.config_of(session, &entry),
+    };
+    keep_secrets(context, session, given.as_ref()).await?;
+    let needs = context.needs(Some(session.id()), &entry, &config, &[]);
+    let surface = if needs.is_empty() {
+        context.start(session, &entry, &config, caller).await.map_err(|error| not_added(&entry, &error))?.surface()
+    } else {
+        None
+    };
+    let kept = given.map(|given| given.config).filter(|_| !entry.shared);
+    if let Err(error) = context.sessions.put_server(session, &entry.name, Activation::All, kept, surface).await {
+        context.supervisor.stop(&key_of(session, &entry));
+        return Err(error.into());
+    }
+    if needs.is_empty() {
+        attach_when_ready(context, session, &entry, caller);
+    }
+    let text = format!("Server `{}` is on.", entry.name);
+    let mut result = CallToolResult::success(vec![ContentBlock::text(text)]);
+    result.structured_content = Some(json!({"server": entry.name}));
+    Ok(Reply::CallToolResult(result))
+}
+
 async fn add(
     context: &Arc<Context>,
     session: &Arc<Session>,

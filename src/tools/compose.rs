@@ -141,7 +141,7 @@ impl Context {
     async fn take(self: &Arc<Self>, session: &Arc<Session>, offer: &Offer) -> Result<Vec<String>, String> {
         self.noted(Some(session), session.principal(), &format!("use {} {}", offer.file, offer.hash)).await?;
         let (wanted, left_out) = self.allowed(session, offer);
-        let before = session.own_entries();
+        let before = session.compose_entries();
         let mut same = Vec::new();
         for definition in &wanted {
             let entry = definition.entry();

@@ -298,7 +298,7 @@ impl ManagementTool {
                     "session": text,
                     "servers": {"type": "array", "items": {
                         "type": "object",
-                        "properties": {"name": text, "state": text, "tools": texts, "hidden_tools": texts, "fixed": {"type": "boolean"}},
+                        "properties": {"name": text, "state": text, "tools": texts, "hidden_tools": texts, "fixed": {"type": "boolean"}, "commit": text},
                         "required": ["name", "state", "tools"]
                     }},
                     "history": {"type": "array", "items": {

@@ -41,10 +41,10 @@ impl Tools {
         let context = &self.context;
         let _under_way = context.tasks.unanswered().one_more();
         let Call { seat, caller, operation, parent } = call;
-        let is_tool = matches!(operation, Operation::Tool(_) | Operation::Management(..));
+        let is_tool = matches!(operation, Operation::Tool(_) | Operation::Management(..) | Operation::PutOn(_));
         let routed = context.route(&seat, &caller, operation).await;
         let kept = match &routed.target {
-            Target::Management(ManagementTool::Add | ManagementTool::ConfigSet) => routed
+            Target::PutOn | Target::Management(ManagementTool::Add | ManagementTool::ConfigSet) => routed
                 .arguments
                 .as_ref()
                 .map(|arguments| Cow::Owned(context.recordable(routed.session.as_deref(), arguments))),
@@ -136,6 +136,7 @@ impl Context {
                 let arguments = routed.arguments.unwrap_or_default();
                 self.manage(tool, &session, caller, arguments, handle, record).await
             }
+            Target::PutOn => add::put_on(self, &session, caller, routed.arguments.unwrap_or_default()).await,
             Target::Tool { tool, responses, state } => {
                 self.call_tool(&session, caller, &tool, routed.arguments, responses, state).await
             }

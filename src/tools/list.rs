@@ -68,13 +68,17 @@ struct Row {
     tools: Vec<String>,
     hidden: Vec<String>,
     fixed: bool,
+    commit: Option<String>,
 }
 
 impl Row {
     fn of(context: &Context, session: &Session, added: &AddedServer, menu: &Menu) -> Self {
-        let state = match context.entry(session, &added.server) {
+        let entry = context.entry(session, &added.server);
+        let run = entry.as_ref().and_then(|entry| context.run_for(entry).ok());
+        let commit = run.and_then(|run| context.supervisor.commit_of(run));
+        let state = match &entry {
             None => "not in the catalog any more".to_owned(),
-            Some(entry) => match context.supervisor.get(&key_of(session, &entry)) {
+            Some(entry) => match context.supervisor.get(&key_of(session, entry)) {
                 Some(instance) => instance.state().word().to_owned(),
                 None => "stopped (starts when called)".to_owned(),
             },
@@ -92,11 +96,15 @@ impl Row {
             tools: of_server(true),
             hidden: of_server(false),
             fixed: added.fixed,
+            commit,
         }
     }
 
     fn line(&self) -> String {
         let mut line = format!("{}: {}", self.name, self.state);
+        if let Some(commit) = &self.commit {
+            let _ = write!(line, " (commit {commit})");
+        }
         if !self.tools.is_empty() {
             let _ = write!(line, "; tools: {}", self.tools.join(", "));
         }
@@ -110,6 +118,9 @@ impl Row {
         let mut value = json!({"name": self.name, "state": self.state, "tools": self.tools});
         if !self.hidden.is_empty() {
             value["hidden_tools"] = json!(self.hidden);
+        }
+        if let Some(commit) = &self.commit {
+            value["commit"] = json!(commit);
         }
         if self.fixed {
             value["fixed"] = json!(true);

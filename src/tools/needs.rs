@@ -98,7 +98,11 @@ pub(super) fn split(entry: &Entry, given: Map<String, Value>) -> GivenConfig {
     let mut secrets = Vec::new();
     for (key, value) in given {
         let is_property = entry.config.as_ref().is_some_and(|schema| schema.summary().contains_key(&key));
-        let secret = (!is_property).then(|| entry.secrets.iter().find(|secret| names(secret, &key))).flatten();
+        let find = || {
+            let exactly = entry.secrets.iter().find(|secret| secret.name == key);
+            exactly.or_else(|| entry.secrets.iter().find(|secret| names(secret, &key)))
+        };
+        let secret = if is_property { None } else { find() };
         match (secret, value) {
             (Some(secret), Value::String(text)) => secrets.push((secret.name.clone(), text.into())),
             (_, value) => {

@@ -35,6 +35,8 @@ pub(super) struct Routed {
 
 pub(super) enum Target {
     Management(ManagementTool),
+    /// `mcp-add` that does not wait for the server.
+    PutOn,
     Tool {
         tool: Box<MenuTool>,
         responses: Option<InputResponses>,
@@ -59,6 +61,13 @@ impl Context {
         match operation {
             Operation::Tool(params) => self.route_tool(seat, caller, *params).await,
             Operation::Management(tool, params) => self.route_management(seat, caller, tool, *params).await,
+            Operation::PutOn(params) => {
+                let routed = self.route_management(seat, caller, ManagementTool::Add, *params).await;
+                match routed.target {
+                    Target::Management(_) => Routed { target: Target::PutOn, ..routed },
+                    _ => routed,
+                }
+            }
             other => {
                 let session = match self.session_of(seat).await {
                     Ok(session) => session,
@@ -284,7 +293,7 @@ fn route_other(session: Arc<Session>, menu: &Menu, operation: Operation) -> Rout
             }
         }
         Operation::Completion(params) => route_completion(session, menu, params),
-        Operation::Tool(params) | Operation::Management(_, params) => nothing(
+        Operation::Tool(params) | Operation::Management(_, params) | Operation::PutOn(params) => nothing(
             Some(session),
             Kind::Tool,
             params.name.to_string(),

@@ -4,6 +4,7 @@ pub mod broker;
 pub mod catalog;
 pub mod client;
 pub mod disk;
+pub mod git;
 pub mod process;
 pub mod upstream;
 

@@ -11,14 +11,17 @@ use std::{
 use serde_json::{Value, json};
 
 use super::{LIST, Progress, SourceError, Sources};
-use crate::catalog::{
-    Learned, ToolDocument,
-    document::{self, Listed},
-    fetch::{self, Marks},
-    file,
-    pack::Pack,
-    registry,
-    source::{self, PROBLEMS_KEPT, Source, SourceKind},
+use crate::{
+    catalog::{
+        Learned, ToolDocument,
+        document::{self, Listed},
+        fetch::{self, Marks},
+        file,
+        pack::Pack,
+        registry,
+        source::{self, PROBLEMS_KEPT, Source, SourceKind},
+    },
+    ids::ServerName,
 };
 
 /// A source that takes longer is not waited for.
@@ -57,6 +60,12 @@ impl Given {
         let first = listed.problems.iter().chain(&loaded.problems).take(PROBLEMS_KEPT);
         let problems = first.map(|problem| noted(&problem.to_string())).collect();
         Self { entries, unusable, whole, problems, problem_count, ..Self::default() }
+    }
+
+    /// One entry, beside those that are there.
+    pub(super) fn one(source: &Source, server: &ServerName, entry: Value) -> Self {
+        let entries = [(server.to_string(), entry)].into();
+        Self::of(source, Listed { entries, ..Listed::default() }, false)
     }
 }
 

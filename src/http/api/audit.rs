@@ -3,18 +3,18 @@
 use std::time::Duration;
 
 use axum::{
-    Extension, Json, Router,
+    Extension, Json,
     extract::{
         Query, State,
         rejection::{JsonRejection, QueryRejection},
     },
-    routing::{get, post},
 };
 use data_encoding::HEXLOWER;
 use http::StatusCode;
 use jiff::{Span, civil, tz::TimeZone};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{Answer, ApiError, ApiState};
 use crate::{
@@ -31,18 +31,19 @@ const RECORDS_MAX: u32 = 10_000;
 /// How long one request waits for a record.
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
-pub(super) fn router() -> Router<ApiState> {
-    Router::new()
-        .route("/audit", get(records))
-        .route("/audit/stats", get(stats))
-        .route("/audit/verify", get(verify).post(verify_against))
-        .route("/audit/checkpoint", post(checkpoint))
-        .route("/audit/prune", post(prune))
+pub(super) fn router() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::new()
+        .routes(routes!(records))
+        .routes(routes!(stats))
+        .routes(routes!(verify, verify_against))
+        .routes(routes!(checkpoint))
+        .routes(routes!(prune))
 }
 
 /// The filters, and how the answer is cut into pages.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
 struct Parameters {
     /// Its id or name, ended or not.
     session: Option<String>,
@@ -61,6 +62,7 @@ struct Parameters {
     /// Records without a parent, each followed by everything below it.
     tree: bool,
     /// `next_cursor` of an earlier answer: older records than it had.
+    #[param(value_type = Option<String>)]
     cursor: Option<Cursor>,
     /// `last_seq` of an earlier answer, or the `end` of one: records that were closed since, in that order.
     after: Option<i64>,
@@ -68,6 +70,7 @@ struct Parameters {
     wait: Option<u64>,
     limit: Option<u32>,
     /// What to count by.
+    #[param(inline)]
     by: Option<StatsBy>,
 }
 
@@ -95,6 +98,15 @@ impl From<CheckpointError> for ApiError {
     }
 }
 
+/// Lists records of what was done.
+#[utoipa::path(
+    get,
+    path = "/audit",
+    tag = "audit",
+    operation_id = "audit_records",
+    params(Parameters),
+    responses((status = 200, description = "The records", body = Object)),
+)]
 async fn records(State(state): State<ApiState>, parameters: Result<Query<Parameters>, QueryRejection>) -> Answer {
     let Query(parameters) = parameters?;
     let query = state.query(&parameters).await?;
@@ -116,6 +128,15 @@ async fn records(State(state): State<ApiState>, parameters: Result<Query<Paramet
     Ok(Json(answer))
 }
 
+/// Counts records.
+#[utoipa::path(
+    get,
+    path = "/audit/stats",
+    tag = "audit",
+    operation_id = "audit_stats",
+    params(Parameters),
+    responses((status = 200, description = "The counts", body = Object)),
+)]
 async fn stats(State(state): State<ApiState>, parameters: Result<Query<Parameters>, QueryRejection>) -> Answer {
     let Query(parameters) = parameters?;
     let query = state.query(&parameters).await?;
@@ -125,11 +146,19 @@ async fn stats(State(state): State<ApiState>, parameters: Result<Query<Parameter
     Ok(Json(json!({"by": by, "stats": stats})))
 }
 
+/// Checks that no event of the log was changed or taken out.
+#[utoipa::path(
+    get,
+    path = "/audit/verify",
+    tag = "audit",
+    operation_id = "audit_verify",
+    responses((status = 200, description = "What was found", body = Object)),
+)]
 async fn verify(State(state): State<ApiState>) -> Answer {
     Ok(Json(verification(&state.inner.store.verify_audit(None).await?)))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Against {
     checkpoint: Checkpoint,
@@ -137,6 +166,15 @@ struct Against {
     public_key: Option<String>,
 }
 
+/// Checks the log against a checkpoint.
+#[utoipa::path(
+    post,
+    path = "/audit/verify",
+    tag = "audit",
+    operation_id = "audit_verify_against",
+    request_body = Against,
+    responses((status = 200, description = "What was found", body = Object)),
+)]
 async fn verify_against(State(state): State<ApiState>, body: Result<Json<Against>, JsonRejection>) -> Answer {
     let Json(Against { checkpoint, public_key }) = body?;
     let key = public_key.unwrap_or_else(|| state.inner.signer.public_key());
@@ -153,14 +191,21 @@ fn verification(found: &Verification) -> Value {
     }
 }
 
-/// The checkpoint covers the record of its own making.
+/// Signs how far the log goes. The checkpoint covers the record of its own making.
+#[utoipa::path(
+    post,
+    path = "/audit/checkpoint",
+    tag = "audit",
+    operation_id = "audit_checkpoint",
+    responses((status = 200, description = "The checkpoint", body = Object)),
+)]
 async fn checkpoint(State(state): State<ApiState>, Extension(principal): Extension<Principal>) -> Answer {
     state.recorded(Kind::Audit, &principal, "checkpoint").await?;
     let (seq, hash) = state.inner.store.audit_head().await?;
     Ok(Json(json!(state.inner.signer.sign(seq, &hash, state.inner.clock.now()))))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 struct PruneRequest {
     /// RFC 3339, a date, or how long ago.
@@ -172,6 +217,15 @@ struct PruneRequest {
     dry_run: bool,
 }
 
+/// Removes the oldest records; what is left can still be verified.
+#[utoipa::path(
+    post,
+    path = "/audit/prune",
+    tag = "audit",
+    operation_id = "audit_prune",
+    request_body = PruneRequest,
+    responses((status = 200, description = "What went", body = Object)),
+)]
 async fn prune(
     State(state): State<ApiState>,
     Extension(principal): Extension<Principal>,

@@ -1,12 +1,12 @@
 //! `/v1/catalog`: the catalog's sources.
 
 use axum::{
-    Extension, Json, Router,
+    Extension, Json,
     extract::{Path, State},
-    routing::{delete, get, post},
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{Answer, ApiState};
 use crate::{
@@ -19,16 +19,23 @@ use crate::{
     ids::Principal,
 };
 
-pub(super) fn router() -> Router<ApiState> {
-    Router::new()
-        .route("/catalog/sources", get(sources).post(add))
-        .route("/catalog/sources/{name}", delete(remove))
-        .route("/catalog/import", post(import))
-        .route("/catalog/update", post(update))
-        .route("/catalog/progress", get(progress))
+pub(super) fn router() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::new()
+        .routes(routes!(sources, add))
+        .routes(routes!(remove))
+        .routes(routes!(import))
+        .routes(routes!(update))
+        .routes(routes!(progress))
 }
 
 /// Every source, the one that counts least first, with how many of its entries count.
+#[utoipa::path(
+    get,
+    path = "/catalog/sources",
+    tag = "catalog",
+    operation_id = "catalog_sources",
+    responses((status = 200, description = "The sources", body = Object)),
+)]
 async fn sources(State(state): State<ApiState>) -> Answer {
     let inner = &state.inner;
     let snapshot = inner.catalog.snapshot();
@@ -66,6 +73,15 @@ fn value(source: &Source) -> Value {
     })
 }
 
+/// Adds a source, once it has given something.
+#[utoipa::path(
+    post,
+    path = "/catalog/sources",
+    tag = "catalog",
+    operation_id = "catalog_add",
+    request_body = NewSource,
+    responses((status = 200, description = "The source", body = Object)),
+)]
 async fn add(
     State(state): State<ApiState>,
     Extension(principal): Extension<Principal>,
@@ -77,12 +93,21 @@ async fn add(
     Ok(Json(json!({"sources": [value(&added)]})))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Import {
     location: String,
 }
 
+/// Copies the servers of a file or an address, once.
+#[utoipa::path(
+    post,
+    path = "/catalog/import",
+    tag = "catalog",
+    operation_id = "catalog_import",
+    request_body = Import,
+    responses((status = 200, description = "The source", body = Object)),
+)]
 async fn import(
     State(state): State<ApiState>,
     Extension(principal): Extension<Principal>,
@@ -94,6 +119,15 @@ async fn import(
     Ok(Json(json!({"sources": [value(&imported)]})))
 }
 
+/// Removes a source with its servers, or one imported server.
+#[utoipa::path(
+    delete,
+    path = "/catalog/sources/{name}",
+    tag = "catalog",
+    operation_id = "catalog_remove",
+    params(("name" = String, Path)),
+    responses((status = 200, description = "The sources", body = Object)),
+)]
 async fn remove(
     State(state): State<ApiState>,
     Extension(principal): Extension<Principal>,
@@ -105,13 +139,22 @@ async fn remove(
     sources(State(state)).await
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, default)]
 struct Update {
     /// Without a name, all of them.
     sources: Vec<String>,
 }
 
+/// Asks sources whether they have changed.
+#[utoipa::path(
+    post,
+    path = "/catalog/update",
+    tag = "catalog",
+    operation_id = "catalog_update",
+    request_body = Update,
+    responses((status = 200, description = "The sources", body = Object)),
+)]
 async fn update(
     State(state): State<ApiState>,
     Extension(principal): Extension<Principal>,
@@ -124,6 +167,14 @@ async fn update(
     Ok(Json(json!({"sources": updated.iter().map(value).collect::<Vec<_>>()})))
 }
 
+/// Says how far an update is.
+#[utoipa::path(
+    get,
+    path = "/catalog/progress",
+    tag = "catalog",
+    operation_id = "catalog_progress",
+    responses((status = 200, description = "How far", body = Object)),
+)]
 async fn progress(State(state): State<ApiState>) -> Answer {
     Ok(Json(json!({"progress": state.inner.sources.progress()})))
 }

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use axum::{
-    Json, Router,
+    Json,
     extract::{Query, State, rejection::QueryRejection},
-    routing::get,
 };
 use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{Answer, ApiError, ApiState};
 use crate::{
@@ -23,12 +23,13 @@ const LINES_MAX: usize = 10_000;
 /// How long one request waits for a line.
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
-pub(super) fn router() -> Router<ApiState> {
-    Router::new().route("/logs", get(lines))
+pub(super) fn router() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::new().routes(routes!(lines))
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
 struct Parameters {
     /// Its id.
     session: Option<String>,
@@ -41,6 +42,15 @@ struct Parameters {
     limit: Option<usize>,
 }
 
+/// Lists what servers wrote to their standard error.
+#[utoipa::path(
+    get,
+    path = "/logs",
+    tag = "broker",
+    operation_id = "broker_logs",
+    params(Parameters),
+    responses((status = 200, description = "The lines", body = Object)),
+)]
 async fn lines(State(state): State<ApiState>, parameters: Result<Query<Parameters>, QueryRejection>) -> Answer {
     let Query(parameters) = parameters?;
     let session = parameters.session.map(|id| id.parse().map_err(|_| ApiError::no_session())).transpose()?;

@@ -1,13 +1,14 @@
 //! `/v1/profiles`: profiles, and putting one into a session.
 
 use axum::{
-    Extension, Json, Router,
+    Extension, Json,
     extract::{Path, State},
-    routing::{get, post},
 };
 use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{Answer, ApiError, ApiState};
 use crate::{
@@ -19,13 +20,13 @@ use crate::{
     tools::ManagementTool,
 };
 
-pub(super) fn router() -> Router<ApiState> {
-    Router::new()
-        .route("/profiles", get(list).post(create))
-        .route("/profiles/import", post(import))
-        .route("/profiles/{name}", get(show).delete(remove))
-        .route("/profiles/{name}/export", get(export))
-        .route("/profiles/{name}/apply", post(apply))
+pub(super) fn router() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::new()
+        .routes(routes!(list, create))
+        .routes(routes!(import))
+        .routes(routes!(show, remove))
+        .routes(routes!(export))
+        .routes(routes!(apply))
 }
 
 impl From<ProfilesError> for ApiError {
@@ -39,11 +40,28 @@ impl From<ProfilesError> for ApiError {
     }
 }
 
+/// Lists profiles.
+#[utoipa::path(
+    get,
+    path = "/profiles",
+    tag = "profiles",
+    operation_id = "profile_list",
+    responses((status = 200, description = "The profiles", body = Object)),
+)]
 async fn list(State(state): State<ApiState>) -> Answer {
     let profiles = state.inner.tools.profiles().list().await?;
     Ok(Json(json!({"profiles": profiles.iter().map(Profile::to_value).collect::<Vec<_>>()})))
 }
 
+/// Shows a profile, with the secrets that it needs.
+#[utoipa::path(
+    get,
+    path = "/profiles/{name}",
+    tag = "profiles",
+    operation_id = "profile_show",
+    params(("name" = String, Path, description = "The profile's name")),
+    responses((status = 200, description = "The profile", body = Object)),
+)]
 async fn show(State(state): State<ApiState>, Path(name): Path<String>) -> Answer {
     let profile = state.inner.tools.profiles().get(&name).await?;
     let mut value = profile.to_value();
@@ -51,12 +69,29 @@ async fn show(State(state): State<ApiState>, Path(name): Path<String>) -> Answer
     Ok(Json(value))
 }
 
+/// Writes a profile as a document.
+#[utoipa::path(
+    get,
+    path = "/profiles/{name}/export",
+    tag = "profiles",
+    operation_id = "profile_export",
+    params(("name" = String, Path, description = "The profile's name")),
+    responses((status = 200, description = "The document", body = Object)),
+)]
 async fn export(State(state): State<ApiState>, Path(name): Path<String>) -> Answer {
     let profile = state.inner.tools.profiles().get(&name).await?;
     Ok(Json(profile.to_document(&state.inner.tools.secrets_of(&profile.servers))))
 }
 
 /// Makes one of named servers, or (`session`) of those of a session.
+#[utoipa::path(
+    post,
+    path = "/profiles",
+    tag = "profiles",
+    operation_id = "profile_create",
+    request_body = Object,
+    responses((status = 200, description = "The profile", body = Object)),
+)]
 async fn create(
     State(state): State<ApiState>,
     Extension(principal): Extension<Principal>,
@@ -68,6 +103,15 @@ async fn create(
     keep(&state, &principal, Draft::of_request(&request)).await
 }
 
+/// Makes a profile from a document, or tells everything that is wrong with it.
+#[utoipa::path(
+    post,
+    path = "/profiles/import",
+    tag = "profiles",
+    operation_id = "profile_import",
+    request_body = Object,
+    responses((status = 200, description = "The profile", body = Object)),
+)]
 async fn import(
     State(state): State<ApiState>,
     Extension(principal): Extension<Principal>,
@@ -107,6 +151,15 @@ async fn of_session(state: &ApiState, principal: &Principal, session: &Value, re
     made.map(Json).map_err(|problem| ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, problem))
 }
 
+/// Removes a profile; sessions keep what it put into them.
+#[utoipa::path(
+    delete,
+    path = "/profiles/{name}",
+    tag = "profiles",
+    operation_id = "profile_remove",
+    params(("name" = String, Path, description = "The profile's name")),
+    responses((status = 204, description = "It is gone")),
+)]
 async fn remove(
     State(state): State<ApiState>,
     Extension(principal): Extension<Principal>,
@@ -117,13 +170,24 @@ async fn remove(
     Ok(StatusCode::NO_CONTENT)
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Application {
+    /// Its id.
+    #[schema(value_type = String)]
     session: SessionId,
 }
 
 /// Puts a profile's servers into a session, all or none of them.
+#[utoipa::path(
+    post,
+    path = "/profiles/{name}/apply",
+    tag = "profiles",
+    operation_id = "profile_apply",
+    params(("name" = String, Path, description = "The profile's name")),
+    request_body = Application,
+    responses((status = 200, description = "What is on now", body = Object)),
+)]
 async fn apply(
     State(state): State<ApiState>,
     Extension(principal): Extension<Principal>,

@@ -1,94 +1,106 @@
 //! Sessions, for programs that make them and people who look at them.
 
 mod document;
+mod ends;
+mod new;
+mod pages;
 mod replay;
 
 use std::sync::Arc;
 
 use axum::{
-    Extension, Json, Router,
-    extract::{Path, State, rejection::JsonRejection},
+    Extension, Json,
+    extract::{
+        Path, Query, State,
+        rejection::{JsonRejection, QueryRejection},
+    },
     response::{IntoResponse as _, Response},
-    routing::{get, post},
 };
 use http::{HeaderMap, StatusCode, header};
 use rmcp::model::CallToolRequestParams;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{Answer, ApiError, ApiState};
 use crate::{
     audit::without_secrets,
     caller::Caller,
-    ids::{Principal, ServerName, SessionId, Token},
+    ids::{Principal, SessionId, Token},
     session::Session,
     store::{
-        audit::Query,
+        audit::Query as Records,
         sessions::{SessionKind, SessionRow},
     },
     tools::{Call, ManagementTool, Operation, Reply, Seat},
 };
 
-use document::{CodeTool, Document};
+use document::Document;
+use new::{SessionMade, Wait};
 
 /// Records that are shown with a session.
 const CALLS_SHOWN: u32 = 10;
 
-pub(super) fn router() -> Router<ApiState> {
-    Router::new()
-        .route("/sessions", get(list).post(create))
-        .route("/sessions/import", post(import))
-        .route("/sessions/{id}", get(show).patch(rename).delete(end))
-        .route("/sessions/{id}/resume", post(resume))
-        .route("/sessions/{id}/export", get(export))
-        .route("/sessions/{id}/replay", post(replay::replay))
+pub(super) fn router() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::new()
+        .routes(routes!(pages::list, new::create))
+        .routes(routes!(import))
+        .routes(routes!(show, rename, end))
+        .routes(routes!(resume))
+        .routes(routes!(ends::token))
+        .routes(routes!(ends::extend))
+        .routes(routes!(export))
+        .routes(routes!(replay::replay))
 }
 
-async fn list(State(state): State<ApiState>) -> Answer {
-    let rows = state.inner.tools.sessions().list().await?;
-    Ok(Json(json!({"sessions": rows.iter().map(session_value).collect::<Vec<_>>()})))
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, default)]
-#[derive(Default)]
-struct NewSession {
-    name: Option<String>,
-    /// Each server's config, by the server's name.
-    servers: Map<String, Value>,
-}
-
-async fn create(
+/// Shows a session: its servers and how they stand, their config without secrets, its last calls.
+#[utoipa::path(
+    get,
+    path = "/sessions/{id}",
+    tag = "sessions",
+    operation_id = "session_show",
+    params(("id" = String, Path, description = "The session's id"), Wait),
+    responses((status = 200, description = "The session", body = Object)),
+)]
+async fn show(
     State(state): State<ApiState>,
     Extension(principal): Extension<Principal>,
+    Path(id): Path<SessionId>,
     headers: HeaderMap,
-    Json(new): Json<NewSession>,
-) -> Result<Response, ApiError> {
-    let servers = new.servers.into_iter().map(|(name, config)| Wanted { name, config, activate: None }).collect();
-    let plan = Plan { name: new.name, servers, code_tools: Vec::new() };
-    state.clone().detached(async move { state.create(&principal, &headers, plan).await }).await?
-}
-
-async fn show(State(state): State<ApiState>, Path(id): Path<SessionId>) -> Answer {
+    wait: Result<Query<Wait>, QueryRejection>,
+) -> Answer {
+    let Query(wait) = wait?;
     let inner = &state.inner;
     let session = state.session(&id).await?;
+    if let Some(limit) = wait.limit()? {
+        inner.tools.bring_up(&session, &Caller::internal(principal), limit).await;
+    }
     let caller = Caller::internal(session.principal().clone());
     let listed = state.manage(&session, caller, ManagementTool::List, Map::new()).await;
-    let servers = listed.map(|content| content["servers"].clone()).unwrap_or_default();
+    let mut servers = listed.map(|content| content["servers"].clone()).unwrap_or_default();
+    for standing in inner.tools.standings(&session) {
+        let row = servers.as_array_mut().into_iter().flatten().find(|row| row["name"] == *standing.name);
+        if let (Some(Value::Object(row)), Ok(Value::Object(standing))) = (row, serde_json::to_value(standing)) {
+            row.extend(standing);
+        }
+    }
     let configs: Map<String, Value> = session
         .configs()
         .into_iter()
         .map(|(server, config)| (server.to_string(), without_secrets(&Value::Object(config))))
         .collect();
-    let of_session = Query { session: Some(id.clone()), ..Query::default() };
+    let of_session = Records { session: Some(id.clone()), ..Records::default() };
     let calls = inner.audit.records(&of_session, CALLS_SHOWN).await?;
     Ok(Json(json!({
         "id": id,
         "kind": session.kind(),
         "name": session.name(),
+        "label": session.label(),
         "principal": session.principal().to_string(),
         "created_at": session.created_at().to_string(),
         "used_at": session.used_at().to_string(),
+        "expires_at": session.expires_at().map(|at| at.to_string()),
+        "mcp_url": state.mcp_url(&session, &headers),
         "connected": session.connected(),
         "servers": servers,
         "configs": configs,
@@ -98,12 +110,22 @@ async fn show(State(state): State<ApiState>, Path(id): Path<SessionId>) -> Answe
     })))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Renamed {
     name: String,
 }
 
+/// Gives a session a name.
+#[utoipa::path(
+    patch,
+    path = "/sessions/{id}",
+    tag = "sessions",
+    operation_id = "session_rename",
+    params(("id" = String, Path, description = "The session's id")),
+    request_body = Renamed,
+    responses((status = 200, description = "Its name", body = Object)),
+)]
 async fn rename(State(state): State<ApiState>, Path(id): Path<SessionId>, Json(renamed): Json<Renamed>) -> Answer {
     let session = state.session(&id).await?;
     state.inner.tools.sessions().rename(&session, renamed.name).await?;
@@ -111,6 +133,14 @@ async fn rename(State(state): State<ApiState>, Path(id): Path<SessionId>, Json(r
 }
 
 /// Says how to go on with a session, with a new token: the one it had is kept as a hash only.
+#[utoipa::path(
+    post,
+    path = "/sessions/{id}/resume",
+    tag = "sessions",
+    operation_id = "session_resume",
+    params(("id" = String, Path, description = "The session's id")),
+    responses((status = 200, description = "Its URL and token", body = Object)),
+)]
 async fn resume(State(state): State<ApiState>, Path(id): Path<SessionId>, headers: HeaderMap) -> Answer {
     let session = state.session(&id).await?;
     if session.kind() == SessionKind::Process {
@@ -119,14 +149,37 @@ async fn resume(State(state): State<ApiState>, Path(id): Path<SessionId>, header
     }
     let token = Token::random();
     state.inner.tools.sessions().give_token(&session, token.hash()).await?;
-    Ok(Json(json!({"id": id, "mcp_url": state.mcp_url(&session, &headers), "mcp_token": token.reveal()})))
+    Ok(Json(json!({
+        "id": id,
+        "mcp_url": state.mcp_url(&session, &headers),
+        "mcp_token": token.reveal(),
+        "expires_at": session.expires_at().map(|at| at.to_string()),
+    })))
 }
 
+/// Writes a session down, without secrets, for another broker.
+#[utoipa::path(
+    get,
+    path = "/sessions/{id}/export",
+    tag = "sessions",
+    operation_id = "session_export",
+    params(("id" = String, Path, description = "The session's id")),
+    responses((status = 200, description = "The document", body = Document)),
+)]
 async fn export(State(state): State<ApiState>, Path(id): Path<SessionId>) -> Result<Json<Document>, ApiError> {
     let session = state.session(&id).await?;
     Ok(Json(Document::of(&session, state.inner.secrets.names_of(&id))))
 }
 
+/// Makes a session from what was exported.
+#[utoipa::path(
+    post,
+    path = "/sessions/import",
+    tag = "sessions",
+    operation_id = "session_import",
+    request_body = Document,
+    responses((status = 201, description = "The session", body = SessionMade)),
+)]
 async fn import(
     State(state): State<ApiState>,
     Extension(principal): Extension<Principal>,
@@ -135,9 +188,19 @@ async fn import(
 ) -> Result<Response, ApiError> {
     let Json(document) = document?;
     let plan = document.into_plan()?;
-    state.clone().detached(async move { state.create(&principal, &headers, plan).await }).await?
+    let made = state.make(principal, plan).await?;
+    Ok((StatusCode::CREATED, Json(made.answer(&headers))).into_response())
 }
 
+/// Ends a session: its servers stop, its history stays.
+#[utoipa::path(
+    delete,
+    path = "/sessions/{id}",
+    tag = "sessions",
+    operation_id = "session_end",
+    params(("id" = String, Path, description = "The session's id")),
+    responses((status = 204, description = "It has ended")),
+)]
 async fn end(State(state): State<ApiState>, Path(id): Path<SessionId>) -> Result<StatusCode, ApiError> {
     if state.inner.tools.sessions().end(&id, "ended by the operator").await? {
         Ok(StatusCode::NO_CONTENT)
@@ -146,81 +209,9 @@ async fn end(State(state): State<ApiState>, Path(id): Path<SessionId>) -> Result
     }
 }
 
-/// What a new session is to be.
-struct Plan {
-    name: Option<String>,
-    servers: Vec<Wanted>,
-    code_tools: Vec<CodeTool>,
-}
-
-/// A server that a new session is to have.
-struct Wanted {
-    name: String,
-    config: Value,
-    activate: Option<Value>,
-}
-
 impl ApiState {
     pub(super) async fn session(&self, id: &SessionId) -> Result<Arc<Session>, ApiError> {
         self.inner.tools.sessions().get(id).await?.ok_or_else(ApiError::no_session)
-    }
-
-    /// Makes a session with these servers and code tools, or none at all.
-    async fn create(&self, principal: &Principal, headers: &HeaderMap, plan: Plan) -> Result<Response, ApiError> {
-        let Plan { name, servers, code_tools } = plan;
-        let token = Token::random();
-        let kind = if name.is_some() { SessionKind::Named } else { SessionKind::Url };
-        let sessions = self.inner.tools.sessions();
-        let session = sessions.create(kind, principal.clone(), name, Some(token.hash())).await?;
-        let order: Vec<ServerName> = servers.iter().filter_map(|wanted| wanted.name.parse().ok()).collect();
-        let mut added = Vec::new();
-        let mut problems = Vec::new();
-        let adding = servers.into_iter().map(|wanted| self.add(&session, principal, wanted));
-        for outcome in futures_util::future::join_all(adding).await {
-            match outcome {
-                Ok(server) => added.push(server),
-                Err(problem) => problems.push(problem),
-            }
-        }
-        // Their servers have to be on.
-        let code_tools = if problems.is_empty() { code_tools } else { Vec::new() };
-        for tool in code_tools {
-            let caller = Caller::internal(principal.clone());
-            let arguments = tool.arguments();
-            if let Err(problem) = self.manage(&session, caller, ManagementTool::CodeMode, arguments).await {
-                problems.push(json!({"name": format!("code-mode-{}", tool.name), "problem": problem}));
-            }
-        }
-        if !problems.is_empty() {
-            sessions.end(session.id(), "its servers could not be added").await?;
-            let message = "no session was made, because not all of its servers could be added".to_owned();
-            let details = Some(json!({"servers": problems}));
-            return Err(ApiError { status: StatusCode::UNPROCESSABLE_ENTITY, message, details });
-        }
-        sessions.arrange(&session, order).await?;
-        let body = json!({
-            "id": session.id(),
-            "mcp_url": self.mcp_url(&session, headers),
-            "mcp_token": token.reveal(),
-            "servers": added,
-        });
-        Ok((StatusCode::CREATED, Json(body)).into_response())
-    }
-
-    async fn add(&self, session: &Arc<Session>, principal: &Principal, wanted: Wanted) -> Result<Value, Value> {
-        let Wanted { name, config, activate } = wanted;
-        let mut arguments = Map::from_iter([("name".to_owned(), json!(name))]);
-        if config.as_object().is_some_and(|config| !config.is_empty()) {
-            arguments.insert("config".to_owned(), config);
-        }
-        if let Some(activate) = activate {
-            arguments.insert("activate".to_owned(), activate);
-        }
-        let caller = Caller::internal(principal.clone());
-        match self.manage(session, caller, ManagementTool::Add, arguments).await {
-            Ok(content) => Ok(json!({"name": name, "state": content["state"]})),
-            Err(problem) => Err(json!({"name": name, "problem": problem})),
-        }
     }
 
     /// Has one of the broker's own tools do something, recorded as any call.
@@ -233,7 +224,10 @@ impl ApiState {
     ) -> Result<Value, String> {
         let params = CallToolRequestParams::new(tool.name()).with_arguments(arguments);
         let operation = Operation::Management(tool, Box::new(params));
-        let call = Call { seat: Seat::Fixed(session.clone()), caller, operation, parent: None };
+        self.outcome(Call { seat: Seat::Fixed(session.clone()), caller, operation, parent: None }).await
+    }
+
+    async fn outcome(&self, call: Call) -> Result<Value, String> {
         match self.inner.tools.dispatch(call).await {
             Ok(Reply::CallToolResult(result)) if result.is_error == Some(true) => {
                 let text = result.content.iter().find_map(|block| block.as_text()).map(|text| text.text.clone());
@@ -259,8 +253,10 @@ fn session_value(row: &SessionRow) -> Value {
         "id": row.id,
         "kind": row.kind,
         "name": row.name,
+        "label": row.label,
         "principal": row.principal.to_string(),
         "created_at": row.created_at.to_string(),
         "used_at": row.used_at.to_string(),
+        "expires_at": row.expires_at.map(|at| at.to_string()),
     })
 }

@@ -1,14 +1,14 @@
 //! The tools of a session, for who looks at them and tries them.
 
 use axum::{
-    Extension, Json, Router,
+    Extension, Json,
     extract::{Path, State, rejection::JsonRejection},
-    routing::get,
 };
 use http::StatusCode;
 use rmcp::model::{CallToolRequestParams, Tool};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{Answer, ApiError, ApiState};
 use crate::{
@@ -18,11 +18,19 @@ use crate::{
     tools::{Call, ManagementTool, Operation, Reply, Seat},
 };
 
-pub(super) fn router() -> Router<ApiState> {
-    Router::new().route("/sessions/{id}/tools", get(list).post(call))
+pub(super) fn router() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::new().routes(routes!(list, call))
 }
 
 /// Every tool that can be called, the broker's own first; starts servers of which nothing is known yet.
+#[utoipa::path(
+    get,
+    path = "/sessions/{id}/tools",
+    tag = "sessions",
+    operation_id = "session_tools",
+    params(("id" = String, Path, description = "The session's id")),
+    responses((status = 200, description = "The tools", body = Object)),
+)]
 async fn list(State(state): State<ApiState>, Path(id): Path<SessionId>) -> Answer {
     let tools = &state.inner.tools;
     let session = state.session(&id).await?;
@@ -52,8 +60,9 @@ fn shown(name: &str, tool: &Tool) -> Value {
     })
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = WantedCall)]
 struct Wanted {
     /// As it is listed, or as its server calls it where only one has it.
     name: String,
@@ -62,6 +71,15 @@ struct Wanted {
 }
 
 /// Calls a tool on the operator's behalf. Whoever hangs up takes the call back.
+#[utoipa::path(
+    post,
+    path = "/sessions/{id}/tools",
+    tag = "sessions",
+    operation_id = "session_call",
+    params(("id" = String, Path, description = "The session's id")),
+    request_body = Wanted,
+    responses((status = 200, description = "What the tool returned", body = Object)),
+)]
 async fn call(
     State(state): State<ApiState>,
     Extension(principal): Extension<Principal>,

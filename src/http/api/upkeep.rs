@@ -3,22 +3,29 @@
 use std::{fs::Permissions, os::unix::fs::PermissionsExt as _, path::PathBuf};
 
 use axum::{
-    Extension, Json, Router,
+    Extension, Json,
     extract::{State, rejection::JsonRejection},
-    routing::{get, post},
 };
 use http::StatusCode;
 use serde::Deserialize;
 use serde_json::json;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{Answer, ApiError, ApiState};
 use crate::{audit::Kind, ids::Principal, store::audit::Verification};
 
-pub(super) fn router() -> Router<ApiState> {
-    Router::new().route("/integrity", get(integrity)).route("/backup", post(backup))
+pub(super) fn router() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::new().routes(routes!(integrity)).routes(routes!(backup))
 }
 
 /// Whether the database is whole and the log is what was written.
+#[utoipa::path(
+    get,
+    path = "/integrity",
+    tag = "broker",
+    operation_id = "broker_integrity",
+    responses((status = 200, description = "What was found", body = Object)),
+)]
 async fn integrity(State(state): State<ApiState>) -> Answer {
     let store = &state.inner.store;
     let database = store.problems().await?;
@@ -29,13 +36,23 @@ async fn integrity(State(state): State<ApiState>) -> Answer {
     Ok(Json(json!({"database": database, "log": log})))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Backup {
     /// An absolute path on the broker's machine.
+    #[schema(value_type = String)]
     file: PathBuf,
 }
 
+/// Copies the database to a file of the broker's machine.
+#[utoipa::path(
+    post,
+    path = "/backup",
+    tag = "broker",
+    operation_id = "broker_backup",
+    request_body = Backup,
+    responses((status = 200, description = "The file", body = Object)),
+)]
 async fn backup(
     State(state): State<ApiState>,
     Extension(principal): Extension<Principal>,

@@ -5,6 +5,8 @@ use std::{
     time::Duration,
 };
 
+use tokio::time::Instant;
+
 use super::{Sessions, SessionsError};
 use crate::store::{StoreError, sessions::SessionKind};
 
@@ -34,17 +36,31 @@ impl Sessions {
     /// those that were idle for too long.
     pub async fn tend(self: Arc<Self>, stopping: tokio_util::sync::CancellationToken) {
         let weak: Weak<Self> = Arc::downgrade(&self);
+        let ends_sooner = self.ends_sooner.clone();
         drop(self);
+        let mut due = Instant::now() + SWEEP_EVERY;
         loop {
+            let Some(sessions) = weak.upgrade() else { return };
+            let first_end = Instant::now() + sessions.until_first_end().await;
+            drop(sessions);
             tokio::select! {
-                () = tokio::time::sleep(SWEEP_EVERY) => {}
+                () = tokio::time::sleep_until(due.min(first_end)) => {}
+                () = ends_sooner.notified() => continue,
                 () = stopping.cancelled() => return,
             }
+            due = Instant::now() + SWEEP_EVERY;
             let Some(sessions) = weak.upgrade() else { return };
             if let Err(error) = sessions.sweep().await {
                 tracing::warn!(%error, "could not look through the sessions");
             }
         }
+    }
+
+    /// How long it is until the first session's time is over; never less than it takes to look once a second.
+    async fn until_first_end(&self) -> Duration {
+        let at = self.store.first_session_end().await.ok().flatten();
+        let left = at.map(|at| Duration::try_from(at.duration_since(self.clock.now())).unwrap_or_default());
+        left.unwrap_or(SWEEP_EVERY).max(Duration::from_secs(1))
     }
 
     /// One look through the sessions.
@@ -59,7 +75,11 @@ impl Sessions {
             Duration::try_from(now.duration_since(since)).is_ok_and(|idle| idle >= limit)
         };
         for row in self.store.live_sessions().await? {
-            if idle(row.used_at, self.limits.session_idle()) {
+            // One that is in memory may have been given more time since the row was read.
+            let expires_at = self.in_memory(&row.id).map_or(row.expires_at, |session| session.expires_at());
+            if expires_at.is_some_and(|at| at <= now) {
+                self.end(&row.id, "expired").await?;
+            } else if expires_at.is_none() && idle(row.used_at, self.limits.session_idle()) {
                 self.end(&row.id, "idle").await?;
             } else if self.limits.session_age().is_some_and(|limit| idle(row.created_at, limit)) {
                 self.end(&row.id, "too old").await?;

@@ -6,7 +6,7 @@ use super::Query;
 use crate::store::{Store, StoreError};
 
 /// What records are counted by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum StatsBy {
     Server,

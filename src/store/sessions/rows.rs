@@ -50,6 +50,10 @@ pub struct SessionRow {
     pub token: Option<TokenHash>,
     pub created_at: Timestamp,
     pub used_at: Timestamp,
+    /// When it ends by itself, used or not.
+    pub expires_at: Option<Timestamp>,
+    /// What whoever made it finds it by.
+    pub label: Option<String>,
     pub ended_at: Option<Timestamp>,
     pub end_reason: Option<String>,
 }
@@ -111,6 +115,8 @@ pub struct StoredSession {
     pub row: SessionRow,
     pub servers: Vec<SessionServerRow>,
     pub configs: Vec<(ServerName, Map<String, Value>)>,
+    /// Servers that are this session's alone, as a catalog would have them.
+    pub entries: Vec<(ServerName, String)>,
     /// Names and servers of its code tools.
     pub code_tools: Vec<(String, Vec<ServerName>)>,
     /// Services of Compose files that are its servers.

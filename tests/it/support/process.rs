@@ -27,6 +27,7 @@ pub struct BrokerProcess {
 pub struct Home {
     folder: Arc<Folder>,
     catalog: PathBuf,
+    environment: Vec<(String, String)>,
 }
 
 /// A temporary folder. What brokers on it have left running ends with it, when a test has failed too.
@@ -54,7 +55,13 @@ impl Home {
     pub fn with(catalog: &FixtureCatalog) -> Self {
         let folder = Arc::new(Folder(tempfile::tempdir().expect("there is room for temporary files")));
         let catalog = catalog.write(folder.0.path());
-        Self { folder, catalog }
+        Self { folder, catalog, environment: Vec::new() }
+    }
+
+    /// The same with a variable in the environment of every command.
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
     }
 
     pub fn data(&self) -> PathBuf {
@@ -69,6 +76,7 @@ impl Home {
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(program());
         command.args(arguments).env("MCP_BROKER_DATA_DIR", self.data()).kill_on_drop(true);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
 

@@ -4,13 +4,16 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::{super::ApiError, Plan, Wanted};
+use super::{
+    super::ApiError,
+    new::{Plan, Wanted},
+};
 use crate::session::{AddedServer, Session};
 
 const FORMAT: &str = "mcp-broker session";
 const VERSION: u32 = 1;
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Document {
     format: String,
@@ -25,7 +28,7 @@ pub(super) struct Document {
     secrets: Vec<String>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Server {
     name: String,
@@ -41,7 +44,7 @@ fn all() -> Value {
 }
 
 /// A tool made of scripts.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct CodeTool {
     pub(super) name: String,
@@ -91,6 +94,6 @@ impl Document {
             config: Value::Object(server.config),
             activate: Some(server.activate),
         });
-        Ok(Plan { name: self.name, servers: servers.collect(), code_tools: self.code_tools })
+        Ok(Plan { name: self.name, servers: servers.collect(), code_tools: self.code_tools, ..Plan::default() })
     }
 }

@@ -32,8 +32,9 @@ const CALLS_MAX: u32 = 10_000;
 /// Kinds of records that are calls of tools.
 const CALLS: [&str; 3] = ["management", "tool", "script"];
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schema(as = WantedReplay)]
 pub(super) struct Wanted {
     /// Only say what would be run.
     dry_run: bool,
@@ -48,7 +49,16 @@ enum Step {
     Skipped(&'static str),
 }
 
-/// Runs the calls of a session, ended or not, named by id or name. They have whatever effect they have.
+/// Runs a session's recorded calls again, in a fresh session, and says what differs.
+#[utoipa::path(
+    post,
+    path = "/sessions/{id}/replay",
+    tag = "sessions",
+    operation_id = "session_replay",
+    params(("id" = String, Path, description = "The session's id")),
+    request_body = Wanted,
+    responses((status = 200, description = "The calls and how they compare", body = Object)),
+)]
 pub(super) async fn replay(
     State(state): State<ApiState>,
     Extension(principal): Extension<Principal>,

@@ -1,0 +1,147 @@
+//! One program of an installation: with a deadline, bounded output, and nothing left running.
+
+use std::{path::Path, process::Stdio, time::Duration};
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::{io::AsyncReadExt as _, process::Command};
+
+use super::super::{
+    orphans,
+    process::{base_environment, describe},
+};
+
+/// What is kept of each of its two outputs.
+const OUTPUT_BYTES_MAX: usize = 4 << 10;
+
+/// How long what it left running may hold its output open.
+const DRAIN_MAX: Duration = Duration::from_millis(500);
+
+/// Variables by which npm, pip, uv and git are configured.
+const INSTALLER_PREFIXES: [&str; 7] = ["npm_config_", "NPM_CONFIG_", "PIP_", "UV_", "GIT_", "PYENV_", "XDG_"];
+
+/// Nobody is there to be asked: who would ask fails instead.
+const NO_QUESTIONS: [(&str, &str); 4] = [
+    ("GIT_TERMINAL_PROMPT", "0"),
+    // Set and empty, so that none is looked for elsewhere.
+    ("GIT_ASKPASS", ""),
+    ("SSH_ASKPASS", ""),
+    ("SSH_ASKPASS_REQUIRE", "never"),
+];
+
+/// A program to be run to its end.
+pub(super) struct Step<'a> {
+    pub(super) program: &'a str,
+    pub(super) arguments: &'a [&'a str],
+    pub(super) folder: &'a Path,
+    /// What marks its processes, and what they start.
+    pub(super) label: &'a str,
+}
+
+/// It did not end well.
+pub(super) enum StepError {
+    Timeout,
+    Failed(String),
+}
+
+/// The last of what a program wrote.
+#[derive(Default)]
+struct Last(Vec<u8>);
+
+impl Last {
+    async fn read(&mut self, stream: Option<impl tokio::io::AsyncRead + Unpin>) {
+        let Some(mut stream) = stream else { return };
+        let mut piece = [0; 4096];
+        while let Ok(read @ 1..) = stream.read(&mut piece).await {
+            self.0.extend_from_slice(&piece[..read]);
+            if self.0.len() > 2 * OUTPUT_BYTES_MAX {
+                self.0.drain(..self.0.len() - OUTPUT_BYTES_MAX);
+            }
+        }
+    }
+
+    fn text(&self) -> String {
+        let start = self.0.len().saturating_sub(OUTPUT_BYTES_MAX);
+        String::from_utf8_lossy(&self.0[start..]).trim().to_owned()
+    }
+}
+
+impl Step<'_> {
+    /// Runs it, for at most `limit`. Gives the last of its standard output.
+    pub(super) async fn run(&self, limit: Duration) -> Result<String, StepError> {
+        let program = self.program;
+        let mut child =
+            self.command().spawn().map_err(|error| StepError::Failed(format!("could not start {program}: {error}")))?;
+        let left = Left {
+            group: child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw),
+            label: self.label.to_owned(),
+        };
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        let (mut out, mut err) = (Last::default(), Last::default());
+        let status = {
+            let reading = async { tokio::join!(out.read(stdout), err.read(stderr)) };
+            let mut reading = std::pin::pin!(reading);
+            let ended = async {
+                tokio::select! {
+                    status = child.wait() => (status, false),
+                    _ = &mut reading => (child.wait().await, true),
+                }
+            };
+            let Ok((status, read)) = tokio::time::timeout(limit, ended).await else { return Err(StepError::Timeout) };
+            left.end();
+            if !read {
+                let _ = tokio::time::timeout(DRAIN_MAX, reading).await;
+            }
+            status.map_err(|error| StepError::Failed(error.to_string()))?
+        };
+        if status.success() {
+            return Ok(out.text());
+        }
+        let said: Vec<String> = [out.text(), err.text()].into_iter().filter(|text| !text.is_empty()).collect();
+        let what = [program, self.arguments.first().unwrap_or(&"")].join(" ");
+        let said = if said.is_empty() { "nothing".to_owned() } else { said.join("\n") };
+        Err(StepError::Failed(format!("{} ended with {} and said: {said}", what.trim(), describe(Some(status)))))
+    }
+
+    fn command(&self) -> Command {
+        let configures = |name: &std::ffi::OsStr| {
+            name.to_str().is_some_and(|name| INSTALLER_PREFIXES.iter().any(|prefix| name.starts_with(prefix)))
+        };
+        let mut command = Command::new(self.program);
+        command
+            .args(self.arguments)
+            .current_dir(self.folder)
+            .env_clear()
+            .envs(base_environment(&["HOME".to_owned(), "USER".to_owned(), "SSH_AUTH_SOCK".to_owned()]))
+            .env("GIT_SSH_COMMAND", "ssh -o BatchMode=yes")
+            .envs(std::env::vars_os().filter(|(name, _)| configures(name)))
+            .envs(NO_QUESTIONS)
+            .env(orphans::VARIABLE, self.label)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .kill_on_drop(true);
+        command
+    }
+}
+
+/// What a step leaves running: ended whatever becomes of whoever waits for it.
+struct Left {
+    group: Option<Pid>,
+    label: String,
+}
+
+impl Left {
+    fn end(&self) {
+        if let Some(group) = self.group {
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+        orphans::kill_labelled(&self.label);
+    }
+}
+
+impl Drop for Left {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
