@@ -35,15 +35,12 @@ use types::Stripped;
 const BOOTSTRAP: &str = include_str!("worker/bootstrap.js");
 
 /// A script with what most scripts have.
-const REHEARSAL: &str =
-    "const texts: string[] = await Promise.all([`1`, `2`].map(async (text) => (await server.tool({ text })).text));
+const WARM_UP: &str = "const texts: string[] = await Promise.all([`1`, `2`].map(async (text) => ({ text }).text));
 return texts.filter((text) => text !== '1').length";
 
 /// Calls that wait for their answers.
 #[derive(Default)]
 struct Waiting {
-    /// Whether calls get their arguments back, and nobody hears of them.
-    rehearsing: bool,
     last: u64,
     answers: HashMap<u64, oneshot::Sender<Result<Value, CallError>>>,
 }
@@ -70,9 +67,7 @@ async fn work(heap_bytes: u64, cpu_seconds: u64) -> io::Result<()> {
     let mut lines = BufReader::new(input).lines();
     let waiting = SharedWaiting::default();
     let (mut engine, runner) = boot(heap_bytes, waiting.clone())?;
-    waiting.borrow_mut().rehearsing = true;
-    rehearse(&mut engine, &runner).await?;
-    waiting.borrow_mut().rehearsing = false;
+    warm(&mut engine, &runner).await?;
     sandbox::lock(heap_bytes, cpu_seconds)?;
     say(&FromWorker::Ready)?;
     let Some(line) = lines.next_line().await? else { return Ok(()) };
@@ -102,8 +97,8 @@ async fn work(heap_bytes: u64, cpu_seconds: u64) -> io::Result<()> {
 }
 
 /// Runs a first script, so that the code it goes through is in memory when the one comes that somebody waits for.
-async fn rehearse(engine: &mut JsRuntime, runner: &v8::Global<v8::Function>) -> io::Result<()> {
-    let script = Script { source: REHEARSAL.to_owned(), servers: vec![("server".to_owned(), Vec::new())] };
+async fn warm(engine: &mut JsRuntime, runner: &v8::Global<v8::Function>) -> io::Result<()> {
+    let script = Script { source: WARM_UP.to_owned(), servers: Vec::new() };
     let failed = |error: ScriptError| io::Error::other(error.message);
     let prepared = prepare(script).map_err(failed)?;
     execute(engine, runner, &serde_json::to_string(&prepared)?).await.map(drop).map_err(failed)
@@ -151,20 +146,15 @@ async fn op_call(
         serde_json::from_str(&arguments).map_err(|error| JsErrorBox::type_error(error.to_string()))?;
     let waiting = state.borrow().borrow::<SharedWaiting>().clone();
     let (answer, answered) = oneshot::channel();
+    let id = {
+        let mut waiting = waiting.borrow_mut();
+        waiting.last += 1;
+        let id = waiting.last;
+        waiting.answers.insert(id, answer);
+        id
+    };
     let gone = |_| JsErrorBox::generic("the broker is gone");
-    if waiting.borrow().rehearsing {
-        let _ = answer.send(Ok(arguments));
-    } else {
-        let id = {
-            let mut waiting = waiting.borrow_mut();
-            waiting.last += 1;
-            let id = waiting.last;
-            waiting.answers.insert(id, answer);
-            id
-        };
-        say(&FromWorker::Call { id, server, tool, arguments })
-            .map_err(|_| JsErrorBox::generic("the broker is gone"))?;
-    }
+    say(&FromWorker::Call { id, server, tool, arguments }).map_err(|_| JsErrorBox::generic("the broker is gone"))?;
     let outcome = answered.await.map_err(gone)?;
     serde_json::to_string(&outcome).map_err(|error| JsErrorBox::generic(error.to_string()))
 }
