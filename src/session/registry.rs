@@ -3,6 +3,7 @@
 //! Changes are committed first and take effect in memory after. A session that nobody uses is dropped from memory and read
 //! again when somebody does; one that was not used for long enough has ended.
 
+mod connections;
 mod ends;
 mod tend;
 
@@ -24,9 +25,7 @@ use crate::{
     secrets::Secrets,
     store::{
         Store, StoreError,
-        connections::ConnectionRow,
         sessions::{Activation, SessionKind, SessionRow, SessionServerRow, StoredSession},
-        subscriptions::SubscriptionRow,
     },
     supervisor::{Supervisor, Surface},
 };
@@ -434,60 +433,6 @@ impl Sessions {
         self.store.put_code_tool(session.id(), name, &servers, self.clock.now()).await?;
         session.put_code_tool(name.to_owned(), servers);
         Ok(())
-    }
-
-    /// Keeps a connection of a client of a revision up to 2025-11-25, so that it works after a restart.
-    ///
-    /// # Errors
-    ///
-    /// When it could not be committed.
-    pub async fn put_connection(&self, id: &str, connection: ConnectionRow) -> Result<(), StoreError> {
-        self.store.put_connection(id, connection, self.clock.now()).await
-    }
-
-    /// The connection with that `Mcp-Session-Id`.
-    ///
-    /// # Errors
-    ///
-    /// When the database cannot be read.
-    pub async fn connection(&self, id: &str) -> Result<Option<ConnectionRow>, StoreError> {
-        self.store.connection(id).await
-    }
-
-    /// Keeps that a connection's client follows a resource.
-    ///
-    /// # Errors
-    ///
-    /// When it could not be committed.
-    pub async fn put_subscription(&self, connection: &str, row: SubscriptionRow) -> Result<(), StoreError> {
-        self.store.put_subscription(connection, row).await
-    }
-
-    /// Forgets that a connection's client follows a resource.
-    ///
-    /// # Errors
-    ///
-    /// When it could not be committed.
-    pub async fn delete_subscription(&self, connection: &str, uri: &str) -> Result<(), StoreError> {
-        self.store.delete_subscription(connection, uri).await
-    }
-
-    /// What a connection's client follows.
-    ///
-    /// # Errors
-    ///
-    /// When the database cannot be read.
-    pub async fn subscriptions(&self, connection: &str) -> Result<Vec<SubscriptionRow>, StoreError> {
-        self.store.subscriptions(connection).await
-    }
-
-    /// Forgets a connection.
-    ///
-    /// # Errors
-    ///
-    /// When it could not be committed.
-    pub async fn delete_connection(&self, id: &str) -> Result<(), StoreError> {
-        self.store.delete_connection(id).await
     }
 
     /// Notes that a session is being used now.
