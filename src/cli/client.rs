@@ -224,6 +224,10 @@ fn rows(around: &Surroundings, place: &Place, ways: &[Way]) -> anyhow::Result<Ve
                 Err(ClientError::NoProject { .. }) => continue,
                 Err(error) => return Err(error.into()),
             };
+            // In the home folder a user's file is also where a project's would be.
+            if rows.iter().any(|row: &Row| row.config.client == client && row.config.path == config.path) {
+                continue;
+            }
             let (state, others) = match file::read(&config.path) {
                 Ok(text) => (config.state(text.as_deref(), ways), config.others(text.as_deref())),
                 Err(error) => (State::Unreadable(format!("{:#}", anyhow!(error))), Vec::new()),

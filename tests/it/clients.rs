@@ -354,3 +354,14 @@ async fn continues_old_config_is_not_put_out_of_use() {
     assert!(refused.err().contains("move to config.yaml first"), "{}", refused.err());
     assert!(!user.folder().join(".continue/config.yaml").exists());
 }
+
+#[tokio::test]
+async fn in_the_home_folder_each_file_is_listed_once() {
+    let user = User::new();
+    let listed = Ran(user.command(&["ls", "--format", "json"]).current_dir(user.folder()).output().await.unwrap()).ok();
+    let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
+    let files: Vec<&str> = listed.as_array().unwrap().iter().filter_map(|row| row["file"].as_str()).collect();
+    let each: std::collections::BTreeSet<&str> = files.iter().copied().collect();
+    assert_eq!(files.len(), each.len(), "{files:?}");
+    assert!(files.iter().any(|file| file.ends_with("/.codex/config.toml")), "{files:?}");
+}
