@@ -64,7 +64,7 @@ impl Installer {
         let revision = package.version.as_deref().unwrap_or("HEAD");
         self.run(package, folder, "git", &["init", "--quiet", SOURCE]).await?;
         self.run(package, &source, "git", &["remote", "add", "--", "origin", url]).await?;
-        self.run(package, &source, "git", &["fetch", "--quiet", "--depth=1", "origin", revision])
+        self.run(package, &source, "git", &["fetch", "--quiet", "--depth=1", "--", "origin", revision])
             .await
             .map_err(|error| explained(error, url))?;
         self.run(package, &source, "git", &["checkout", "--quiet", "--detach", "FETCH_HEAD"]).await?;
