@@ -5,6 +5,7 @@
 //! nothing of its own that has to last.
 
 mod attend;
+mod errors;
 mod parked;
 mod push;
 
@@ -31,11 +32,12 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::{
     caller::{Caller, Era, Link},
     ids::Principal,
-    session::{ConnectedClient, Session, SessionsError},
+    session::{ConnectedClient, Session},
     store::{connections::ConnectionRow, sessions::SessionKind, subscriptions::SubscriptionRow},
     supervisor::upstream::implementation,
     tools::{Operation, Reply, Seat, Tools, follow::Following},
 };
+use errors::{only_page, session_error, unavailable, wrong_kind};
 pub use parked::Parked;
 
 /// What a request may use, as whoever let it in found out. Travels with the request.
@@ -228,35 +230,6 @@ fn passed_on(context: &RequestContext<RoleServer>) -> MetaObject {
         }
     }
     meta
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "made for map_err")]
-fn unavailable(error: crate::store::StoreError) -> ErrorData {
-    tracing::error!(error = %crate::supervisor::upstream::chain(&error), "the database does not answer");
-    ErrorData::internal_error("the broker's database does not answer: see its log", None)
-}
-
-fn session_error(error: SessionsError) -> ErrorData {
-    match error {
-        SessionsError::TooMany { .. }
-        | SessionsError::NameTaken { .. }
-        | SessionsError::InvalidName
-        | SessionsError::InvalidLabel
-        | SessionsError::InvalidTtl { .. } => ErrorData::new(ErrorCode::INVALID_REQUEST, error.to_string(), None),
-        SessionsError::Store(error) => unavailable(error),
-        SessionsError::Audit(error) => {
-            tracing::error!(error = %crate::supervisor::upstream::chain(&error), "the audit log cannot be written");
-            ErrorData::internal_error("nothing was done, because it could not be recorded", None)
-        }
-    }
-}
-
-/// Lists are given whole; there is no second page to ask for.
-fn only_page(params: Option<&PaginatedRequestParams>) -> Result<(), ErrorData> {
-    match params.and_then(|params| params.cursor.as_deref()) {
-        None | Some("") => Ok(()),
-        Some(_) => Err(ErrorData::invalid_params("this cursor was not given out: ask without one", None)),
-    }
 }
 
 impl ServerHandler for Endpoint {
@@ -494,8 +467,4 @@ impl Connection {
     fn following(&self) -> std::sync::MutexGuard<'_, HashMap<String, Following>> {
         self.following.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn wrong_kind() -> ErrorData {
-    ErrorData::internal_error("the server answered with another kind of result than was asked for", None)
 }

@@ -91,7 +91,7 @@ pub(super) async fn listen(
     let session = match seat {
         Seat::Fixed(session) => Some(session.clone()),
         Seat::Handle(principal) if tools.sessions().has_fixed() => {
-            Some(tools.sessions().of_principal(principal).await.map_err(super::session_error)?)
+            Some(tools.sessions().of_principal(principal).await.map_err(super::errors::session_error)?)
         }
         Seat::Handle(_) => None,
     };
