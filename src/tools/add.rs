@@ -123,6 +123,7 @@ pub(super) async fn put_on(
     let entry = entry_named(context, session, &arguments.name)?;
     let lock = session.server_lock(&entry.name);
     let _one_change_at_a_time = lock.lock().await;
+    check_room(context, session, &entry)?;
     let given = arguments.config.map(|config| split(&entry, config));
     let config = match &given {
         Some(given) => over(context, &entry, given),
@@ -149,6 +150,14 @@ pub(super) async fn put_on(
     Ok(Reply::CallToolResult(result))
 }
 
+fn check_room(context: &Context, session: &Session, entry: &Entry) -> Result<(), Failure> {
+    let max = context.limits.servers_per_session_max;
+    if session.server(&entry.name).is_none() && session.server_count() >= max {
+        return Err(Failure::refused(format!("this session has {max} servers, which is the limit: remove one first")));
+    }
+    Ok(())
+}
+
 async fn add(
     context: &Arc<Context>,
     session: &Arc<Session>,
@@ -158,10 +167,7 @@ async fn add(
     config: Option<Map<String, Value>>,
 ) -> Result<Added, Failure> {
     let was_on = session.server(&entry.name).is_some();
-    let max = context.limits.servers_per_session_max;
-    if !was_on && session.server_count() >= max {
-        return Err(Failure::refused(format!("this session has {max} servers, which is the limit: remove one first")));
-    }
+    check_room(context, session, entry)?;
     if entry.shared && config.is_some() {
         return Err(Failure::refused(format!(
             "server `{}` is shared by all sessions: its config is the operator's",

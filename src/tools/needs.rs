@@ -204,14 +204,14 @@ impl Context {
     /// Whether a server of the session, run with `config`, is what any other session would get. What a server says with a
     /// session's own config or secrets is that session's alone.
     pub(super) fn is_everybodys(&self, session: &Session, entry: &Entry, config: &Map<String, Value>) -> bool {
+        if session.own_entry(&entry.name).is_some() {
+            return false;
+        }
         let same = |secret: &SecretSpec| {
             let [own, general] = [Some(session.id()), None].map(|whose| self.secret(whose, secret));
             own.as_ref().map(SecretValue::reveal) == general.as_ref().map(SecretValue::reveal)
         };
         let general = self.server_config.get(&entry.name).cloned().unwrap_or_default();
-        if session.own_entry(&entry.name).is_some() {
-            return false;
-        }
         entry.shared || (general == *config && entry.secrets.iter().all(same))
     }
 
