@@ -41,6 +41,11 @@ const READERS_MAX: u32 = 4;
 /// Rows that SQLite's thread reads ahead of who takes them.
 const ROWS_AHEAD: usize = 512;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Pages of the write-ahead log, 4 KiB each, before they are copied into the database. Under load the same pages are written
+/// again and again; the more of those come together, the fewer are copied.
+const CHECKPOINT_PAGES: &str = "4000";
+/// What the writing connection may keep of the database in memory, as SQLite's `cache_size` has it: in KiB, if negative.
+const WRITER_CACHE: &str = "-8192";
 
 /// The database of one data folder.
 #[derive(Clone)]
@@ -107,7 +112,7 @@ impl Store {
         let path = folder.join(FILE);
         let wrong = |source| OpenStoreError::Open { path: path.clone(), source };
         let options = options(&path, durability);
-        let mut connection = options.connect().await.map_err(wrong)?;
+        let mut connection = options.clone().pragma("cache_size", WRITER_CACHE).connect().await.map_err(wrong)?;
         migrate::run(&mut connection, &path).await?;
         let writer = Writer::start(connection, tasks).await.map_err(wrong)?;
         let readers = SqlitePoolOptions::new()
@@ -154,6 +159,7 @@ fn options(path: &Path, durability: Durability) -> SqliteConnectOptions {
             Durability::Power => SqliteSynchronous::Full,
         })
         .busy_timeout(BUSY_TIMEOUT)
+        .pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
         .disable_statement_logging()
 }
 

@@ -2,6 +2,8 @@
 
 mod append;
 mod arrange;
+mod digest;
+mod filters;
 mod prune;
 mod records;
 mod stats;

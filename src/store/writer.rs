@@ -34,6 +34,12 @@ const QUIET: Duration = Duration::from_millis(50);
 /// Events that may pile up before some are arranged under load too.
 const BEHIND_MAX: i64 = 65_536;
 
+/// Events that are arranged in one transaction: a commit that queues up meanwhile waits for about as long as ten do.
+const ARRANGED: i64 = 256;
+
+/// The same under load. Most of what it costs is pages of a dozen indexes, about as many for few events as for many.
+const ARRANGED_UNDER_LOAD: i64 = 4096;
+
 /// A statement with its values.
 pub(super) type Statement = Query<'static, Sqlite, SqliteArguments>;
 
@@ -158,8 +164,10 @@ impl Work {
             if self.run_jobs(&mut jobs).await.is_break() {
                 break;
             }
-            if idle || !self.asked.is_empty() || self.chain.behind() > BEHIND_MAX {
-                self.arrange().await;
+            if self.chain.behind() > BEHIND_MAX {
+                self.arrange(ARRANGED_UNDER_LOAD).await;
+            } else if idle || !self.asked.is_empty() {
+                self.arrange(ARRANGED).await;
             }
         }
         queue.close();
@@ -199,9 +207,9 @@ impl Work {
     }
 
     /// Arranges some events, and tells who waited for no more than those.
-    async fn arrange(&mut self) {
+    async fn arrange(&mut self, events_max: i64) {
         if self.chain.behind() > 0
-            && let Err(error) = self.chain.arrange(&mut self.connection).await
+            && let Err(error) = self.chain.arrange(&mut self.connection, events_max).await
         {
             tracing::debug!(%error, "events were not arranged for questions");
             let error = StoreError::from(error);

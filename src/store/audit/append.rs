@@ -2,10 +2,9 @@
 
 use std::sync::LazyLock;
 
-use sha2::{Digest as _, Sha256};
 use sqlx::{Row as _, SqliteConnection, query::Query, sqlite::SqliteArguments};
 
-use super::{Closed, Event, Opened, arrange, integer};
+use super::{Closed, Event, Opened, arrange, digest, integer};
 use crate::{
     ids::{CallId, SessionId},
     store::transaction,
@@ -16,9 +15,11 @@ pub(super) const GENESIS: [u8; 32] = [0; 32];
 
 /// How many rows one statement writes. Every statement is a trip to SQLite's thread and back, which costs as much as
 /// several rows do.
-const ROWS: [usize; 3] = [64, 8, 1];
+const ROWS: [usize; 7] = [64, 32, 16, 8, 4, 2, 1];
 
-static OPEN: LazyLock<[String; 3]> = LazyLock::new(|| {
+type Statements = [String; ROWS.len()];
+
+static OPEN: LazyLock<Statements> = LazyLock::new(|| {
     statements(
         "INSERT INTO audit_opened (seq, record, at, parent, session, principal, client, kind, server, name, arguments,
              arguments_bytes, arguments_hash, trace, hash) VALUES ",
@@ -26,7 +27,7 @@ static OPEN: LazyLock<[String; 3]> = LazyLock::new(|| {
     )
 });
 
-static CLOSE: LazyLock<[String; 3]> = LazyLock::new(|| {
+static CLOSE: LazyLock<Statements> = LazyLock::new(|| {
     statements(
         "INSERT INTO audit_closed (seq, record, at, duration, status, error, result, result_bytes, result_hash, hash)
          VALUES ",
@@ -34,7 +35,7 @@ static CLOSE: LazyLock<[String; 3]> = LazyLock::new(|| {
     )
 });
 
-fn statements(insert: &str, columns: usize) -> [String; 3] {
+fn statements(insert: &str, columns: usize) -> Statements {
     let row = format!("({})", vec!["?"; columns].join(", "));
     ROWS.map(|rows| format!("{insert}{}", vec![row.as_str(); rows].join(", ")))
 }
@@ -82,7 +83,7 @@ impl Chain {
         let (mut opened, mut closed) = (Vec::new(), Vec::new());
         for event in events {
             seq += 1;
-            hash = event_hash(&hash, seq, event);
+            hash = digest::of_event(&hash, seq, event);
             match event {
                 Event::Opened(event) => opened.push(Link { seq, hash, event }),
                 Event::Closed(event) => closed.push(Link { seq, hash, event }),
@@ -115,9 +116,15 @@ impl Chain {
         self.seq - self.arranged
     }
 
-    /// Arranges some of the events that are not yet, and commits that.
-    pub(in crate::store) async fn arrange(&mut self, connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
-        self.arranged = arrange::some(connection, self.arranged, self.seq).await?;
+    /// Arranges the next events that are not yet, at most `events_max`, and commits that.
+    pub(in crate::store) async fn arrange(
+        &mut self,
+        connection: &mut SqliteConnection,
+        events_max: i64,
+    ) -> Result<(), sqlx::Error> {
+        let last = self.seq.min(self.arranged + events_max);
+        arrange::events(connection, self.arranged, last).await?;
+        self.arranged = last;
         Ok(())
     }
 }
@@ -135,7 +142,7 @@ type Insert<'q> = Query<'q, sqlx::Sqlite, SqliteArguments>;
 
 async fn insert<'e, E>(
     connection: &mut SqliteConnection,
-    statements: &'static [String; 3],
+    statements: &'static Statements,
     mut links: &'e [Link<'e, E>],
     bind: fn(Insert<'e>, &'e Link<'e, E>) -> Insert<'e>,
 ) -> Result<(), sqlx::Error> {
@@ -185,68 +192,4 @@ fn bind_closed<'q>(query: Insert<'q>, link: &'q Link<'q, Closed>) -> Insert<'q> 
         .bind(integer(event.result_bytes))
         .bind(event.result_hash.as_ref().map(<[u8; 32]>::as_slice))
         .bind(link.hash.as_slice())
-}
-
-/// SHA-256 over the previous hash and every column of the event, each with its length before it, so that no two
-/// different events read the same.
-pub(super) fn event_hash(previous: &[u8; 32], seq: i64, event: &Event) -> [u8; 32] {
-    let mut digest = ChainDigest(Sha256::new());
-    digest.bytes(previous).integer(seq);
-    match event {
-        Event::Opened(event) => {
-            digest
-                .bytes(b"opened")
-                .bytes(event.record.as_bytes())
-                .integer(event.at.as_microsecond())
-                .optional(event.parent.as_ref().map(CallId::as_bytes))
-                .optional(event.session.as_ref().map(|session| session.as_str().as_bytes()))
-                .bytes(event.principal.as_bytes())
-                .optional(event.client.as_deref().map(str::as_bytes))
-                .bytes(event.kind.as_bytes())
-                .optional(event.server.as_deref().map(str::as_bytes))
-                .bytes(event.name.as_bytes())
-                .optional(event.arguments.as_deref().map(str::as_bytes))
-                .integer(integer(event.arguments_bytes))
-                .optional(event.arguments_hash.as_ref().map(<[u8; 32]>::as_slice));
-            // Logs were begun before there were traces: one that is absent is not in the hash.
-            if let Some(trace) = &event.trace {
-                digest.bytes(trace.as_bytes());
-            }
-        }
-        Event::Closed(event) => {
-            digest
-                .bytes(b"closed")
-                .bytes(event.record.as_bytes())
-                .integer(event.at.as_microsecond())
-                .integer(integer(event.duration_micros))
-                .bytes(event.status.as_bytes())
-                .optional(event.error.as_deref().map(str::as_bytes))
-                .optional(event.result.as_deref().map(str::as_bytes))
-                .integer(integer(event.result_bytes))
-                .optional(event.result_hash.as_ref().map(<[u8; 32]>::as_slice));
-        }
-    }
-    digest.0.finalize().into()
-}
-
-struct ChainDigest(Sha256);
-
-impl ChainDigest {
-    fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
-        self.0.update((bytes.len() as u64).to_le_bytes());
-        self.0.update(bytes);
-        self
-    }
-
-    fn integer(&mut self, integer: i64) -> &mut Self {
-        self.bytes(&integer.to_le_bytes())
-    }
-
-    /// An absent value differs from an empty one.
-    fn optional(&mut self, bytes: Option<&[u8]>) -> &mut Self {
-        match bytes {
-            Some(bytes) => self.bytes(&[1]).bytes(bytes),
-            None => self.bytes(&[0]),
-        }
-    }
 }

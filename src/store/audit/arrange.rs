@@ -6,20 +6,15 @@ use sqlx::{Row as _, SqliteConnection};
 
 use crate::store::transaction;
 
-/// Events that are arranged in one transaction: a commit that queues up meanwhile waits for about as long as ten do.
-const EVENTS: i64 = 256;
-
 pub(super) async fn position(connection: &mut SqliteConnection) -> Result<i64, sqlx::Error> {
     sqlx::query("SELECT seq FROM audit_arranged").fetch_one(connection).await?.try_get("seq")
 }
 
-/// Arranges some events after `done`, at most up to `end`. Says which was the last.
-pub(super) async fn some(connection: &mut SqliteConnection, done: i64, end: i64) -> Result<i64, sqlx::Error> {
-    let last = end.min(done + EVENTS);
+/// Arranges the events after `done` up to `last`, and commits that.
+pub(super) async fn events(connection: &mut SqliteConnection, done: i64, last: i64) -> Result<(), sqlx::Error> {
     transaction::begin(connection).await?;
     let outcome = arrange(connection, done, last).await;
-    transaction::end(connection, outcome).await?;
-    Ok(last)
+    transaction::end(connection, outcome).await
 }
 
 async fn arrange(connection: &mut SqliteConnection, done: i64, last: i64) -> Result<(), sqlx::Error> {

@@ -4,18 +4,12 @@ use std::{fmt, str::FromStr};
 
 use sqlx::{QueryBuilder, Row as _, Sqlite, sqlite::SqliteRow};
 
-use super::call_id;
+use super::{call_id, filters::Prepared};
 use crate::{
     clock::Timestamp,
     ids::{CallId, SessionId},
-    store::{Store, StoreError, micros, timestamp},
+    store::{Store, StoreError, timestamp},
 };
-
-/// A filter by duration reads its own index while it matches fewer records than this, and the newest records otherwise.
-const RARE: i64 = 5_000;
-
-/// Client programs whose name one filter may stand for.
-const CLIENTS_MAX: usize = 100;
 
 /// A record as it is read back.
 #[derive(Debug, Clone, serde::Serialize)]
@@ -73,14 +67,17 @@ pub struct Query {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
 #[serde(try_from = "String")]
 pub struct Cursor {
-    /// The time of the last record of the page; for a full-text query, nothing.
-    at: i64,
+    /// The time of the last record of the page; none if the page was in the order of the events with the words.
+    at: Option<i64>,
     seq: i64,
 }
 
 impl fmt::Display for Cursor {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}.{}", self.at, self.seq)
+        match self.at {
+            Some(at) => write!(formatter, "{at}.{}", self.seq),
+            None => write!(formatter, "words.{}", self.seq),
+        }
     }
 }
 
@@ -89,7 +86,8 @@ impl FromStr for Cursor {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (at, seq) = text.split_once('.').ok_or("a cursor is what an earlier answer gave as `next_cursor`")?;
-        match (at.parse(), seq.parse()) {
+        let at = if at == "words" { Ok(None) } else { at.parse().map(Some) };
+        match (at, seq.parse()) {
             (Ok(at), Ok(seq)) => Ok(Self { at, seq }),
             _ => Err("a cursor is what an earlier answer gave as `next_cursor`"),
         }
@@ -111,15 +109,6 @@ pub struct Page {
     pub next: Option<Cursor>,
 }
 
-/// A query whose names are looked up, so that it can be asked.
-pub(super) struct Prepared<'a> {
-    query: &'a Query,
-    clients: Vec<String>,
-    /// Whether the filter by duration matches little.
-    slow_is_rare: bool,
-    words: Option<String>,
-}
-
 const COLUMNS: &str =
     "r.seq, r.record, r.parent, r.session, r.principal, r.client, r.kind, r.server, r.name, r.opened_at,
      r.duration, r.status, r.bytes_in, r.bytes_out, r.closed, o.arguments, o.arguments_hash, o.trace,
@@ -139,9 +128,15 @@ impl Store {
         if prepared.matches_nothing() {
             return Ok(Page { records: Vec::new(), next: None });
         }
-        let mut sql = match &prepared.words {
-            None => prepared.by_time(before),
-            Some(words) => prepared.by_words(words, before),
+        // A page goes on in the order in which the one before it was.
+        let words = match before {
+            Some(Cursor { at: None, .. }) => prepared.words(),
+            Some(_) => None,
+            None => prepared.leading_words(),
+        };
+        let mut sql = match words {
+            None => by_time(&prepared, before),
+            Some(words) => by_words(&prepared, words, before),
         };
         sql.push(" LIMIT ").push_bind(i64::from(limit) + 1);
         let rows = sql.build().fetch_all(self.readers()).await?;
@@ -150,9 +145,9 @@ impl Store {
         if rows.len() > whole
             && let Some(last) = whole.checked_sub(1).and_then(|last| rows.get(last))
         {
-            next = Some(match prepared.words {
-                None => Cursor { at: last.try_get("opened_at")?, seq: last.try_get("seq")? },
-                Some(_) => Cursor { at: 0, seq: last.try_get("event")? },
+            next = Some(match words {
+                None => Cursor { at: Some(last.try_get("opened_at")?), seq: last.try_get("seq")? },
+                Some(_) => Cursor { at: None, seq: last.try_get("event")? },
             });
         }
         let mut records = rows.iter().take(whole).map(record).collect::<Result<Vec<_>, _>>()?;
@@ -200,149 +195,40 @@ impl Store {
         sql.push(COLUMNS).push(" FROM audit_records r").push(EVENTS);
         sql.push(" WHERE r.closed > ").push_bind(after);
         prepared.push_conditions(&mut sql);
-        if let Some(words) = prepared.words.clone() {
-            sql.push(" AND EXISTS (SELECT 1 FROM audit_words WHERE audit_words MATCH ").push_bind(words);
-            sql.push(" AND rowid IN (r.seq, r.closed))");
-        }
+        prepared.push_words(&mut sql);
         sql.push(" ORDER BY r.closed LIMIT ").push_bind(i64::from(limit));
         sql.build().fetch_all(self.readers()).await?.iter().map(record).collect()
     }
-
-    pub(super) async fn prepare<'a>(&self, query: &'a Query) -> Result<Prepared<'a>, StoreError> {
-        let clients = match &query.client {
-            Some(client) => self.clients_like(client).await?,
-            None => Vec::new(),
-        };
-        let slow_is_rare = match query.slower_than_micros {
-            Some(least) => self.is_rare(least).await?,
-            None => false,
-        };
-        Ok(Prepared { query, clients, slow_is_rare, words: query.grep.as_deref().map(words) })
-    }
-
-    /// The clients of that name, whatever their version. Reads as many rows as there are clients.
-    async fn clients_like(&self, client: &str) -> Result<Vec<String>, StoreError> {
-        let rows = sqlx::query(
-            "WITH RECURSIVE named (client) AS (
-                 SELECT min(client) FROM audit_records WHERE client >= ?1 AND client < ?1 || '!'
-                 UNION ALL
-                 SELECT (SELECT min(client) FROM audit_records WHERE client > named.client AND client < ?1 || '!')
-                 FROM named WHERE named.client IS NOT NULL
-             )
-             SELECT client FROM named WHERE client = ?1 OR client LIKE '% %' LIMIT ?2",
-        )
-        .bind(client)
-        .bind(i64::try_from(CLIENTS_MAX).unwrap_or(i64::MAX))
-        .fetch_all(self.readers())
-        .await?;
-        rows.iter().map(|row| Ok(row.try_get("client")?)).collect()
-    }
-
-    async fn is_rare(&self, least: u64) -> Result<bool, StoreError> {
-        let row = sqlx::query("SELECT count(*) AS n FROM (SELECT 1 FROM audit_records WHERE duration >= ? LIMIT ?)")
-            .bind(super::integer(least))
-            .bind(RARE)
-            .fetch_one(self.readers())
-            .await?;
-        Ok(row.try_get::<i64, _>("n")? < RARE)
-    }
 }
 
-impl Prepared<'_> {
-    pub(super) fn matches_nothing(&self) -> bool {
-        (self.query.client.is_some() && self.clients.is_empty()) || self.words.as_deref() == Some("")
+fn by_time(prepared: &Prepared, before: Option<Cursor>) -> QueryBuilder<Sqlite> {
+    let mut sql = QueryBuilder::new("SELECT ");
+    sql.push(COLUMNS).push(" FROM audit_records r");
+    prepared.push_index(&mut sql);
+    sql.push(EVENTS).push(" WHERE TRUE");
+    prepared.push_conditions(&mut sql);
+    prepared.push_words(&mut sql);
+    if let Some(Cursor { at: Some(at), seq }) = before {
+        sql.push(" AND (r.opened_at, r.seq) < (").push_bind(at).push(", ").push_bind(seq).push(")");
     }
-
-    fn by_time(&self, before: Option<Cursor>) -> QueryBuilder<Sqlite> {
-        let mut sql = QueryBuilder::new("SELECT ");
-        sql.push(COLUMNS).push(" FROM audit_records r");
-        if self.slow_is_rare {
-            sql.push(" INDEXED BY audit_records_by_duration");
-        }
-        sql.push(EVENTS).push(" WHERE TRUE");
-        self.push_conditions(&mut sql);
-        if let Some(Cursor { at, seq }) = before {
-            sql.push(" AND (r.opened_at, r.seq) < (").push_bind(at).push(", ").push_bind(seq).push(")");
-        }
-        sql.push(" ORDER BY r.opened_at DESC, r.seq DESC");
-        sql
-    }
-
-    /// Newest events first. A record that matches in both of its events is found by the one that closed it.
-    fn by_words(&self, words: &str, before: Option<Cursor>) -> QueryBuilder<Sqlite> {
-        let mut sql = QueryBuilder::new("SELECT w.rowid AS event, ");
-        sql.push(COLUMNS).push(" FROM audit_words w CROSS JOIN audit_records r ON r.seq = coalesce(");
-        sql.push("(SELECT seq FROM audit_records WHERE closed = w.rowid), w.rowid)").push(EVENTS);
-        sql.push(" WHERE audit_words MATCH ").push_bind(words.to_owned());
-        if let Some(Cursor { seq, .. }) = before {
-            sql.push(" AND w.rowid < ").push_bind(seq);
-        }
-        sql.push(" AND NOT (w.rowid = r.seq AND r.closed IN (SELECT rowid FROM audit_words WHERE audit_words MATCH ");
-        sql.push_bind(words.to_owned()).push(" AND rowid = r.closed))");
-        self.push_conditions(&mut sql);
-        sql.push(" ORDER BY w.rowid DESC");
-        sql
-    }
-
-    /// Every filter but the words, each after an `AND`.
-    pub(super) fn push_conditions(&self, sql: &mut QueryBuilder<Sqlite>) {
-        let query = self.query;
-        if let Some(session) = &query.session {
-            sql.push(" AND r.session = ").push_bind(session.as_str().to_owned());
-        }
-        let equal = [
-            (" AND r.server = ", &query.server),
-            (" AND r.name = ", &query.name),
-            (" AND +r.kind = ", &query.kind),
-            (" AND r.principal = ", &query.principal),
-        ];
-        for (condition, wanted) in equal {
-            if let Some(wanted) = wanted {
-                sql.push(condition).push_bind(wanted.clone());
-            }
-        }
-        match query.status.as_deref() {
-            Some("open") => drop(sql.push(" AND r.closed IS NULL")),
-            Some(status) => drop(sql.push(" AND r.status = ").push_bind(status.to_owned())),
-            None => {}
-        }
-        match self.clients.as_slice() {
-            [] => {}
-            [client] => drop(sql.push(" AND r.client = ").push_bind(client.clone())),
-            clients => {
-                sql.push(" AND r.client IN (");
-                let mut list = sql.separated(", ");
-                for client in clients {
-                    list.push_bind(client.clone());
-                }
-                sql.push(")");
-            }
-        }
-        if let Some(since) = query.since {
-            sql.push(" AND r.opened_at >= ").push_bind(micros(since));
-        }
-        if let Some(until) = query.until {
-            sql.push(" AND r.opened_at < ").push_bind(micros(until));
-        }
-        if let Some(least) = query.slower_than_micros {
-            // Without the plus, SQLite would sort everything that matches.
-            sql.push(if self.slow_is_rare { " AND r.duration >= " } else { " AND +r.duration >= " });
-            sql.push_bind(super::integer(least));
-        }
-        if query.roots {
-            sql.push(" AND +r.parent IS NULL");
-        }
-    }
-
-    pub(super) fn words(&self) -> Option<&str> {
-        self.words.as_deref()
-    }
+    sql.push(" ORDER BY r.opened_at DESC, r.seq DESC");
+    sql
 }
 
-/// A full-text query for every word of `text`; what has a meaning in such queries has none here.
-fn words(text: &str) -> String {
-    let quoted = text.split_whitespace().filter(|word| word.chars().any(char::is_alphanumeric));
-    quoted.map(|word| format!("\"{}\"", word.replace('"', "\"\""))).collect::<Vec<_>>().join(" ")
+/// Newest events first. A record that matches in both of its events is found by the one that closed it.
+fn by_words(prepared: &Prepared, words: &str, before: Option<Cursor>) -> QueryBuilder<Sqlite> {
+    let mut sql = QueryBuilder::new("SELECT w.rowid AS event, ");
+    sql.push(COLUMNS).push(" FROM audit_words w CROSS JOIN audit_records r ON r.seq = coalesce(");
+    sql.push("(SELECT seq FROM audit_records WHERE closed = w.rowid), w.rowid)").push(EVENTS);
+    sql.push(" WHERE audit_words MATCH ").push_bind(words.to_owned());
+    if let Some(Cursor { seq, .. }) = before {
+        sql.push(" AND w.rowid < ").push_bind(seq);
+    }
+    sql.push(" AND NOT (w.rowid = r.seq AND r.closed IN (SELECT rowid FROM audit_words WHERE audit_words MATCH ");
+    sql.push_bind(words.to_owned()).push(" AND rowid = r.closed))");
+    prepared.push_conditions(&mut sql);
+    sql.push(" ORDER BY w.rowid DESC");
+    sql
 }
 
 fn record(row: &SqliteRow) -> Result<Record, StoreError> {
@@ -380,15 +266,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_in_a_text_is_query_syntax() {
-        assert_eq!(words(r#"NEAR(a b) OR -c "d" rowid:1"#), r#""NEAR(a" "b)" "OR" "-c" """d""" "rowid:1""#);
-        assert_eq!(words(" * ( ) \" - "), "");
-    }
-
-    #[test]
     fn a_cursor_is_read_as_it_was_written() {
-        let cursor = Cursor { at: -5, seq: 17 };
-        assert_eq!(cursor.to_string().parse(), Ok(cursor));
+        for at in [Some(-5), None] {
+            let cursor = Cursor { at, seq: 17 };
+            assert_eq!(cursor.to_string().parse(), Ok(cursor));
+        }
         assert!("17".parse::<Cursor>().is_err() && "a.b".parse::<Cursor>().is_err());
     }
 }

@@ -1,27 +1,93 @@
 //! Walking the chain again.
+//!
+//! There are millions of events, and what sqlx and SQLite do for each column of a row costs more than its hash. So a row is
+//! read as two values: its numbers and the lengths of its texts, and all texts one after the other.
+
+use std::sync::LazyLock;
 
 use data_encoding::HEXLOWER;
 use futures_util::FutureExt as _;
 use sqlx::{Row as _, SqlitePool, sqlite::SqliteRow};
 
-use super::{Closed, Event, Opened, Verification, append::event_hash, call_id, prune};
-use crate::{
-    ids::CallId,
-    store::{StoreError, corrupt, timestamp},
+use super::{
+    Verification,
+    digest::{self, CLOSED, Layout, OPENED, Shape, Value},
+    prune,
 };
-
-/// Columns are read by their place: there are millions of rows.
-const OPENED: &str = "SELECT seq, hash, record, at, parent, session, principal, client, kind, server, name, arguments,
-     arguments_bytes, arguments_hash, trace FROM audit_opened WHERE seq > ?1 AND seq <= ?2 ORDER BY seq";
-
-const CLOSED: &str = "SELECT seq, hash, record, at, duration, status, error, result, result_bytes, result_hash
-     FROM audit_closed WHERE seq > ?1 AND seq <= ?2 ORDER BY seq";
+use crate::store::{StoreError, corrupt};
 
 /// Events that are read while those before them are checked: enough that neither waits for the other at every row.
 const EVENTS: i64 = 256;
 
+/// What stands for the length of a value that is absent.
+const ABSENT: i64 = -1;
+
 /// The kind of record that a cut of the log is.
 const CUT_KIND: &str = "audit";
+
+static READ_OPENED: LazyLock<String> = LazyLock::new(|| statement(&OPENED));
+static READ_CLOSED: LazyLock<String> = LazyLock::new(|| statement(&CLOSED));
+
+/// Reads some events, each as its numbers, the first of which is its own, and its bytes, which begin with its hash.
+fn statement(layout: &Layout) -> String {
+    let columns = || layout.columns.iter();
+    let number = |(column, shape): &(&str, Shape)| match shape {
+        Shape::Integer => (*column).to_owned(),
+        _ => format!("coalesce(octet_length({column}), {ABSENT})"),
+    };
+    let numbers: Vec<String> = columns().map(number).collect();
+    let texts: Vec<&str> = columns().filter(|(_, shape)| *shape != Shape::Integer).map(|(column, _)| *column).collect();
+    format!(
+        "SELECT format('{}', seq, octet_length(hash), {}), concat(hash, {})
+         FROM {} WHERE seq > ?1 AND seq <= ?2 ORDER BY seq",
+        "%d ".repeat(numbers.len() + 2),
+        numbers.join(", "),
+        texts.join(", "),
+        layout.table,
+    )
+}
+
+/// An event as it was read.
+struct Read<'r> {
+    seq: i64,
+    hash: &'r [u8],
+    values: Vec<Value<'r>>,
+}
+
+impl<'r> Read<'r> {
+    fn from(row: &'r SqliteRow, layout: &Layout) -> Result<Self, StoreError> {
+        let wrong = || corrupt("an event is not as it was asked for");
+        let mut numbers = row.try_get::<&str, _>(0)?.split_ascii_whitespace().map(str::parse::<i64>);
+        let mut number = || numbers.next().and_then(Result::ok).ok_or_else(wrong);
+        let mut rest: &[u8] = row.try_get(1)?;
+        let mut bytes = |length: i64| {
+            let taken = usize::try_from(length).ok().and_then(|length| rest.split_at_checked(length));
+            let (bytes, after) = taken.ok_or_else(wrong)?;
+            rest = after;
+            Ok::<_, StoreError>(bytes)
+        };
+        let seq = number()?;
+        let hash = bytes(number()?)?;
+        let mut values = Vec::with_capacity(layout.columns.len());
+        for (_, shape) in layout.columns {
+            values.push(match (number()?, shape) {
+                (number, Shape::Integer) => Value::Integer(number),
+                (ABSENT, _) => Value::Bytes(None),
+                (length, _) => Value::Bytes(Some(bytes(length)?)),
+            });
+        }
+        Ok(Self { seq, hash, values })
+    }
+
+    /// What a text column holds.
+    fn text(&self, layout: &Layout, column: &str) -> Option<&'r [u8]> {
+        let place = layout.columns.iter().position(|(name, _)| *name == column)?;
+        match self.values.get(place)? {
+            Value::Bytes(bytes) => *bytes,
+            Value::Integer(_) => None,
+        }
+    }
+}
 
 /// Walks from the event after `begin` to `end`: what is written meanwhile is left for the next walk.
 pub(super) async fn run(
@@ -58,7 +124,7 @@ impl Part {
     async fn read(readers: &SqlitePool, after: i64, end: i64) -> Result<Self, StoreError> {
         let last = end.min(after + EVENTS);
         let rows = |statement: &'static str| sqlx::query(statement).bind(after).bind(last).fetch_all(readers);
-        let (opened, closed) = tokio::try_join!(rows(OPENED), rows(CLOSED))?;
+        let (opened, closed) = tokio::try_join!(rows(&READ_OPENED), rows(&READ_CLOSED))?;
         Ok(Self { opened, closed })
     }
 }
@@ -100,39 +166,35 @@ impl Walk {
 
     /// Says what is broken, if anything is.
     fn along(&mut self, part: &Part) -> Result<Option<Verification>, StoreError> {
-        let (mut opened, mut closed) = (part.opened.iter().peekable(), part.closed.iter().peekable());
+        let read = |layout| move |row| Read::from(row, layout).map(|event| (layout, event));
+        let mut opened = part.opened.iter().map(read(&OPENED)).peekable();
+        let mut closed = part.closed.iter().map(read(&CLOSED)).peekable();
         loop {
-            let seq = |row: Option<&&SqliteRow>| row.map(|row| row.try_get::<i64, _>(0)).transpose();
-            let takes_opened = match (seq(opened.peek())?, seq(closed.peek())?) {
-                (Some(opened), Some(closed)) => opened < closed,
+            let takes_opened = match (opened.peek(), closed.peek()) {
+                (Some(Ok((_, opened))), Some(Ok((_, closed)))) => opened.seq < closed.seq,
                 (opened, _) => opened.is_some(),
             };
-            let row = if takes_opened { opened.next() } else { closed.next() };
-            let Some(row) = row else { return Ok(None) };
-            if let Some(broken) = self.step(row, takes_opened)? {
+            let next = if takes_opened { opened.next() } else { closed.next() };
+            let Some((layout, event)) = next.transpose()? else { return Ok(None) };
+            if let Some(broken) = self.step(layout, &event) {
                 return Ok(Some(broken));
             }
         }
     }
 
-    fn step(&mut self, row: &SqliteRow, opened: bool) -> Result<Option<Verification>, StoreError> {
-        let seq: i64 = row.try_get(0)?;
-        let broken = |problem: String| Ok(Some(Verification::Broken { seq, problem }));
+    fn step(&mut self, layout: &Layout, event: &Read<'_>) -> Option<Verification> {
+        let seq = event.seq;
+        let broken = |problem: String| Some(Verification::Broken { seq, problem });
         if seq != self.seq + 1 {
             return broken(format!("event {} is missing", self.seq + 1));
         }
-        let event = if opened { opened_event(row) } else { closed_event(row) };
-        let event = match event {
-            Ok(event) => event,
-            Err(error) => return broken(error.to_string()),
-        };
-        let hash = event_hash(&self.hash, seq, &event);
-        if row.try_get::<&[u8], _>(1)? != hash {
+        let hash = digest::of_values(&self.hash, seq, layout, &event.values);
+        if event.hash != hash {
             return broken("the event is not what was written, or the one before it is not".to_owned());
         }
-        if let Event::Opened(event) = &event
-            && event.kind == CUT_KIND
-            && self.cut.as_ref() == Some(&event.name)
+        if let Some(cut) = &self.cut
+            && event.text(layout, "kind") == Some(CUT_KIND.as_bytes())
+            && event.text(layout, "name") == Some(cut.as_bytes())
         {
             self.cut = None;
         }
@@ -146,41 +208,6 @@ impl Walk {
         }
         self.seq = seq;
         self.hash = hash;
-        Ok(None)
+        None
     }
-}
-
-fn opened_event(row: &SqliteRow) -> Result<Event, StoreError> {
-    Ok(Event::Opened(Opened {
-        record: call_id(row, 2)?,
-        at: timestamp(row.try_get(3)?),
-        parent: row.try_get::<Option<&[u8]>, _>(4)?.and_then(CallId::from_bytes),
-        session: row.try_get::<Option<String>, _>(5)?.map(|text| text.parse()).transpose().map_err(corrupt)?,
-        principal: row.try_get(6)?,
-        client: row.try_get(7)?,
-        kind: row.try_get::<String, _>(8)?.into(),
-        server: row.try_get(9)?,
-        name: row.try_get(10)?,
-        arguments: row.try_get(11)?,
-        arguments_bytes: row.try_get::<i64, _>(12)?.unsigned_abs(),
-        arguments_hash: hash_column(row, 13)?,
-        trace: row.try_get(14)?,
-    }))
-}
-
-fn closed_event(row: &SqliteRow) -> Result<Event, StoreError> {
-    Ok(Event::Closed(Closed {
-        record: call_id(row, 2)?,
-        at: timestamp(row.try_get(3)?),
-        duration_micros: row.try_get::<i64, _>(4)?.unsigned_abs(),
-        status: row.try_get::<String, _>(5)?.into(),
-        error: row.try_get(6)?,
-        result: row.try_get(7)?,
-        result_bytes: row.try_get::<i64, _>(8)?.unsigned_abs(),
-        result_hash: hash_column(row, 9)?,
-    }))
-}
-
-fn hash_column(row: &SqliteRow, column: usize) -> Result<Option<[u8; 32]>, StoreError> {
-    Ok(row.try_get::<Option<&[u8]>, _>(column)?.and_then(|bytes| bytes.try_into().ok()))
 }
