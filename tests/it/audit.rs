@@ -47,6 +47,17 @@ async fn every_filter_finds_what_it_says() {
     assert_eq!(found(&broker, "grep=MARGIN%20echo").await, all[..1], "all words, in any order and case");
     assert!(found(&broker, "slower_than=3600000").await.is_empty());
     assert_eq!(found(&broker, "slower_than=0").await, all);
+    for (together, expected) in [
+        ("grep=echo&server=two", &all[1..2]),
+        ("grep=plain&status=success&principal=administrator", &all[1..2]),
+        ("grep=zebra&status=error", &[]),
+        ("grep=zebra&slower_than=0&since=2h", &all[..1]),
+        ("status=error&server=two&tool=fail&slower_than=0", &all[2..]),
+        ("status=error&server=one", &[]),
+        ("status=open&server=one", &[]),
+    ] {
+        assert_eq!(found(&broker, together).await, *expected, "{together}");
+    }
     let (_, answer) = broker.rest(Method::GET, "/v1/audit?server=one&tool=echo", None).await;
     let record = &answer["records"][0];
     let (session, client) = (record["session"].as_str().unwrap(), record["client"].as_str().unwrap());
@@ -80,13 +91,16 @@ async fn no_filter_is_syntax_of_anything() {
 #[tokio::test]
 async fn pages_hold_every_record_once() {
     let broker = busy().await;
-    for filters in ["&kind=tool", "&kind=tool&grep=echo", "&kind=tool&tree=true"] {
+    let narrow = ["&kind=tool", "&kind=tool&grep=echo", "&kind=tool&grep=echo&status=success", "&kind=tool&tree=true"];
+    for filters in
+        narrow.into_iter().chain(["&status=success&principal=administrator", "&slower_than=0&status=success"])
+    {
         let (_, whole) = broker.rest(Method::GET, &format!("/v1/audit?limit=1000{filters}"), None).await;
         let whole = whole["records"].as_array().unwrap().clone();
         let mut paged: Vec<Value> = Vec::new();
         let mut cursor = String::new();
         loop {
-            let (_, page) = broker.rest(Method::GET, &format!("/v1/audit?limit=2{filters}{cursor}"), None).await;
+            let (_, page) = broker.rest(Method::GET, &format!("/v1/audit?limit=1{filters}{cursor}"), None).await;
             paged.splice(0..0, page["records"].as_array().unwrap().clone());
             match page["next_cursor"].as_str() {
                 Some(next) => cursor = format!("&cursor={next}"),
