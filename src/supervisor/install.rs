@@ -150,23 +150,15 @@ impl Installer {
         program: &str,
         arguments: &[&str],
     ) -> Result<(), InstallError> {
-        self.step(&label(package), &key(package), folder, program, arguments).await.map(|_| ())
+        let step = Step { program, arguments, folder, needs_login: false };
+        self.step(&label(package), &key(package), step, self.limit).await.map(|_| ())
     }
 
     /// Runs one program of an installation. Gives the last of what it printed.
-    async fn step(
-        &self,
-        package: &str,
-        mark: &str,
-        folder: &Path,
-        program: &str,
-        arguments: &[&str],
-    ) -> Result<String, InstallError> {
+    async fn step(&self, package: &str, mark: &str, step: Step<'_>, limit: Duration) -> Result<String, InstallError> {
         let number = self.steps.fetch_add(1, Ordering::Relaxed);
         let label = format!("{}/install/{mark}/{number}/", self.label);
-        let step = Step { program, arguments, folder, label: &label };
-        let limit = if mark == git::RESOLVING { self.limit.min(git::RESOLVE_MAX) } else { self.limit };
-        step.run(limit).await.map_err(|error| match error {
+        step.run(&label, limit).await.map_err(|error| match error {
             StepError::Timeout => InstallError::Timeout { package: package.to_owned(), seconds: limit.as_secs() },
             StepError::Failed(problem) => InstallError::Failed { package: package.to_owned(), problem },
         })

@@ -33,8 +33,9 @@ pub(super) struct Step<'a> {
     pub(super) program: &'a str,
     pub(super) arguments: &'a [&'a str],
     pub(super) folder: &'a Path,
-    /// What marks its processes, and what they start.
-    pub(super) label: &'a str,
+    /// Whether it asks a repository, which may want the login of the broker's user. Nothing that runs code of somebody
+    /// else's does.
+    pub(super) needs_login: bool,
 }
 
 /// It did not end well.
@@ -66,14 +67,17 @@ impl Last {
 }
 
 impl Step<'_> {
-    /// Runs it, for at most `limit`. Gives the last of its standard output.
-    pub(super) async fn run(&self, limit: Duration) -> Result<String, StepError> {
+    /// Runs it, for at most `limit`; `label` marks its processes, and what they start. Gives the last of its standard
+    /// output.
+    pub(super) async fn run(&self, label: &str, limit: Duration) -> Result<String, StepError> {
         let program = self.program;
-        let mut child =
-            self.command().spawn().map_err(|error| StepError::Failed(format!("could not start {program}: {error}")))?;
+        let mut child = self
+            .command(label)
+            .spawn()
+            .map_err(|error| StepError::Failed(format!("could not start {program}: {error}")))?;
         let left = Left {
             group: child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw),
-            label: self.label.to_owned(),
+            label: label.to_owned(),
         };
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let (mut out, mut err) = (Last::default(), Last::default());
@@ -102,20 +106,22 @@ impl Step<'_> {
         Err(StepError::Failed(format!("{} ended with {} and said: {said}", what.trim(), describe(Some(status)))))
     }
 
-    fn command(&self) -> Command {
+    fn command(&self, label: &str) -> Command {
         let configures = |name: &std::ffi::OsStr| {
             name.to_str().is_some_and(|name| INSTALLER_PREFIXES.iter().any(|prefix| name.starts_with(prefix)))
         };
+        let mut inherited = vec!["HOME".to_owned(), "USER".to_owned()];
+        inherited.extend(self.needs_login.then(|| "SSH_AUTH_SOCK".to_owned()));
         let mut command = Command::new(self.program);
         command
             .args(self.arguments)
             .current_dir(self.folder)
             .env_clear()
-            .envs(base_environment(&["HOME".to_owned(), "USER".to_owned(), "SSH_AUTH_SOCK".to_owned()]))
+            .envs(base_environment(&inherited))
             .env("GIT_SSH_COMMAND", "ssh -o BatchMode=yes")
             .envs(std::env::vars_os().filter(|(name, _)| configures(name)))
             .envs(NO_QUESTIONS)
-            .env(orphans::VARIABLE, self.label)
+            .env(orphans::VARIABLE, label)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
