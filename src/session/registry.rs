@@ -213,7 +213,7 @@ impl Sessions {
             if !session.is_over(self.clock.now()) {
                 return Ok(session);
             }
-            self.end(&id, "expired").await?;
+            self.end_this(&session, "expired").await?;
         }
         let named = NewSession { name: Some(name.to_owned()), ..NewSession::of(SessionKind::Named, principal) };
         self.create_locked(named).await
@@ -380,13 +380,20 @@ impl Sessions {
                 session
             }
         };
+        self.end_this(&session, reason).await?;
+        Ok(true)
+    }
+
+    /// Ends a session that was found, also while `loading` is held.
+    async fn end_this(&self, session: &Session, reason: &'static str) -> Result<(), SessionsError> {
+        let id = session.id();
         self.audit.note(&subject(id, session.principal(), reason), Status::Success, None).await?;
         self.store.end_session(id, reason, self.clock.now()).await?;
         self.lock().remove(id);
         self.secrets.forget_session(id);
         session.announce(Change::Ended);
         self.supervisor.end_session(id).await;
-        Ok(true)
+        Ok(())
     }
 
     /// Gives a session a name, in place of the one it may have.
