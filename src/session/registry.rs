@@ -116,10 +116,7 @@ impl Sessions {
             end_reason: None,
         };
         self.audit.note(&subject(&id, &principal, "create"), Status::Success, None).await?;
-        self.store.insert_session(row.clone()).await?;
-        if !entries.is_empty() {
-            self.store.put_session_entries(&id, entries.clone(), now).await?;
-        }
+        self.store.insert_session(row.clone(), entries.clone()).await?;
         let (servers, configs, code_tools, compose) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let session = Session::new(StoredSession { row, servers, configs, entries, code_tools, compose }, &self.fixed);
         self.lock().insert(id, session.clone());
