@@ -171,6 +171,7 @@ impl From<SessionsError> for ApiError {
             SessionsError::InvalidName | SessionsError::InvalidLabel | SessionsError::InvalidTtl { .. } => {
                 StatusCode::BAD_REQUEST
             }
+            SessionsError::Ended => return Self::no_session(),
             SessionsError::Store(_) | SessionsError::Audit(_) => StatusCode::SERVICE_UNAVAILABLE,
         };
         Self::new(status, chain(&error))

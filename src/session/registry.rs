@@ -44,6 +44,8 @@ pub enum SessionsError {
     InvalidLabel,
     #[error("`ttl` is in seconds, from 1 to {max}: the operator's limits allow no more for this session")]
     InvalidTtl { max: u64 },
+    #[error("the session has ended")]
+    Ended,
     #[error("could not read or write the sessions")]
     Store(#[from] StoreError),
     #[error(transparent)]
@@ -397,7 +399,7 @@ impl Sessions {
     ///
     /// # Errors
     ///
-    /// When the name cannot be used or is taken, or it could not be committed.
+    /// When the name cannot be used or is taken, the session has ended, or it could not be committed.
     pub async fn rename(&self, session: &Session, name: String) -> Result<(), SessionsError> {
         let _one_at_a_time = self.loading.lock().await;
         if session.name().as_ref() == Some(&name) {
@@ -406,7 +408,9 @@ impl Sessions {
         self.check_name(&name).await?;
         let what = format!("rename to {name}");
         self.audit.note(&subject(session.id(), session.principal(), &what), Status::Success, None).await?;
-        self.store.rename_session(session.id(), name.clone()).await?;
+        if !self.store.rename_session(session.id(), name.clone()).await? {
+            return Err(SessionsError::Ended);
+        }
         session.put_name(name);
         Ok(())
     }
@@ -415,10 +419,12 @@ impl Sessions {
     ///
     /// # Errors
     ///
-    /// When it could not be committed.
+    /// When it has ended, or it could not be committed.
     pub async fn give_token(&self, session: &Session, token: TokenHash) -> Result<(), SessionsError> {
         self.audit.note(&subject(session.id(), session.principal(), "resume"), Status::Success, None).await?;
-        self.store.set_session_token(session.id(), token).await?;
+        if !self.store.set_session_token(session.id(), token).await? {
+            return Err(SessionsError::Ended);
+        }
         session.announce(Change::TokenChanged);
         Ok(())
     }

@@ -186,27 +186,28 @@ impl Store {
             .await
     }
 
-    /// Gives a session a name, in place of the one it may have.
+    /// Gives a session a name, in place of the one it may have. Says whether there is one that has not ended.
     ///
     /// # Errors
     ///
     /// When it could not be committed, for one because the name is taken.
-    pub async fn rename_session(&self, id: &SessionId, name: String) -> Result<(), StoreError> {
+    pub async fn rename_session(&self, id: &SessionId, name: String) -> Result<bool, StoreError> {
         let statement =
             sqlx::query("UPDATE sessions SET name = ? WHERE id = ? AND ended_at IS NULL").bind(name).bind(id.as_str());
-        self.writer().execute(statement).await
+        self.writer().changes_a_row(statement).await
     }
 
-    /// Gives a session a bearer token of its own, in place of the one it may have.
+    /// Gives a session a bearer token of its own, in place of the one it may have. Says whether there is one that has not
+    /// ended.
     ///
     /// # Errors
     ///
     /// When it could not be committed.
-    pub async fn set_session_token(&self, id: &SessionId, token: TokenHash) -> Result<(), StoreError> {
+    pub async fn set_session_token(&self, id: &SessionId, token: TokenHash) -> Result<bool, StoreError> {
         let statement = sqlx::query("UPDATE sessions SET token_hash = ? WHERE id = ? AND ended_at IS NULL")
             .bind(token.as_bytes())
             .bind(id.as_str());
-        self.writer().execute(statement).await
+        self.writer().changes_a_row(statement).await
     }
 
     /// Ends a session: its connections and secrets are forgotten, its history stays.

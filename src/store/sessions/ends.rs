@@ -9,16 +9,16 @@ use crate::{
 };
 
 impl Store {
-    /// Keeps when a session ends by itself.
+    /// Keeps when a session ends by itself. Says whether there is one that has not ended.
     ///
     /// # Errors
     ///
     /// When it could not be committed.
-    pub async fn set_session_expiry(&self, id: &SessionId, at: Timestamp) -> Result<(), StoreError> {
+    pub async fn set_session_expiry(&self, id: &SessionId, at: Timestamp) -> Result<bool, StoreError> {
         let statement = sqlx::query("UPDATE sessions SET expires_at = ? WHERE id = ? AND ended_at IS NULL")
             .bind(micros(at))
             .bind(id.as_str());
-        self.writer().execute(statement).await
+        self.writer().changes_a_row(statement).await
     }
 
     /// When the first of the sessions that have not ended ends by itself.
