@@ -15,7 +15,7 @@ use std::{
 use serde_json::{Map, Value};
 use tokio::sync::Notify;
 
-use super::{Change, FixedServer, NewServer, Session};
+use super::{FixedServer, NewServer, Session};
 use crate::{
     audit::{Audit, AuditError, Kind, Status, Subject},
     clock::SharedClock,
@@ -390,7 +390,7 @@ impl Sessions {
         self.store.end_session(id, reason, self.clock.now()).await?;
         self.lock().remove(id);
         self.secrets.forget_session(id);
-        session.announce(Change::Ended);
+        session.close();
         self.supervisor.end_session(id).await;
         Ok(())
     }
@@ -425,7 +425,7 @@ impl Sessions {
         if !self.store.set_session_token(session.id(), token).await? {
             return Err(SessionsError::Ended);
         }
-        session.announce(Change::TokenChanged);
+        session.put_token(token);
         Ok(())
     }
 

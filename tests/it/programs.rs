@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use http::Method;
 use jiff::SignedDuration;
+use mcp_broker::ids::TokenHash;
 use serde_json::{Value, json};
 
 use crate::support::{Era, FixtureCatalog, TestBroker, TestClient, broker::eventually};
@@ -184,6 +185,23 @@ async fn a_token_opens_its_session_until_it_is_another_one() {
     assert!(ended.is_ok(), "a stream that the old token opened ends");
     let renewed = json!({"mcp_url": url, "mcp_token": rotated["mcp_token"]});
     connect(&renewed, Era::Legacy).await.ok("fixture__echo", json!({"text": "hello"})).await;
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn what_opens_a_session_is_known_without_asking_the_database() {
+    let broker = TestBroker::with(catalog()).start().await;
+    let made = made(&broker, "", json!({})).await;
+    let (id, first) = (made["id"].as_str().unwrap(), TokenHash::of(made["mcp_token"].as_str().unwrap()));
+    let broker = broker.restart().await;
+    let sessions = broker.app().parts.tools.sessions();
+    let session = sessions.get(&id.parse().unwrap()).await.unwrap().unwrap();
+    assert!(session.is_opened_by(&first));
+    let (_, other) = broker.rest(Method::POST, &format!("/v1/sessions/{id}/token"), None).await;
+    let second = TokenHash::of(other["mcp_token"].as_str().unwrap());
+    assert_eq!((session.is_opened_by(&first), session.is_opened_by(&second)), (false, true));
+    assert!(sessions.end(session.id(), "over").await.unwrap());
+    assert!(!session.is_opened_by(&second));
     broker.stop().await;
 }
 
