@@ -81,10 +81,7 @@ pub(super) async fn run(
     };
     let detail = arguments.detail;
     let entry = entry_named(context, session, &arguments.name)?;
-    if let Some(refusal) = context.refusal(&entry) {
-        let text = format!("Server `{}` was not added: {refusal}. mcp-find shows what can be added.", entry.name);
-        return Err(Failure::refused(text));
-    }
+    check_allowed(context, &entry)?;
     let lock = session.server_lock(&entry.name);
     let _one_change_at_a_time = lock.lock().await;
     let added = add(context, session, caller, &entry, &activate, arguments.config).await?;
@@ -121,6 +118,7 @@ pub(super) async fn put_on(
     let arguments: Arguments = serde_json::from_value(Value::Object(arguments))
         .map_err(|error| Failure::said(format!("a server to put on has `name` and `config`: {error}")))?;
     let entry = entry_named(context, session, &arguments.name)?;
+    check_allowed(context, &entry)?;
     let lock = session.server_lock(&entry.name);
     let _one_change_at_a_time = lock.lock().await;
     check_room(context, session, &entry)?;
@@ -148,6 +146,16 @@ pub(super) async fn put_on(
     let mut result = CallToolResult::success(vec![ContentBlock::text(text)]);
     result.structured_content = Some(json!({"server": entry.name}));
     Ok(Reply::CallToolResult(result))
+}
+
+fn check_allowed(context: &Context, entry: &Entry) -> Result<(), Failure> {
+    match context.refusal(entry) {
+        None => Ok(()),
+        Some(refusal) => {
+            let text = format!("Server `{}` was not added: {refusal}. mcp-find shows what can be added.", entry.name);
+            Err(Failure::refused(text))
+        }
+    }
 }
 
 fn check_room(context: &Context, session: &Session, entry: &Entry) -> Result<(), Failure> {

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use http::Method;
 use jiff::SignedDuration;
-use mcp_broker::ids::TokenHash;
+use mcp_broker::{
+    catalog::{CatalogSettings, policy::Lists},
+    ids::TokenHash,
+};
 use serde_json::{Value, json};
 
 use crate::support::{Era, FixtureCatalog, TestBroker, TestClient, broker::eventually};
@@ -122,6 +125,24 @@ async fn everything_that_is_wrong_is_said_at_once_and_nothing_is_left() {
     assert_eq!(status, 400, "{refused}");
     let (_, listed) = broker.rest(Method::GET, "/v1/sessions", None).await;
     assert_eq!(listed["sessions"], json!([]));
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_repository_that_the_operator_does_not_allow_is_not_asked() {
+    let deny = Lists { servers: vec!["127.0.0.1*".to_owned()], ..Lists::default() };
+    let policy = CatalogSettings { deny, ..CatalogSettings::default() };
+    let broker = TestBroker::with(catalog()).policy(policy).start().await;
+    let repository = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/acme/tools.git", repository.local_addr().unwrap());
+    let asking = make(&broker, "", json!({"mcp": {&url: {"runCmd": "x"}}}));
+    let (status, refused) = tokio::select! {
+        refused = asking => refused,
+        _ = repository.accept() => panic!("the repository is asked"),
+    };
+    assert_eq!(status, 422, "{refused}");
+    let told = refused["error"]["message"].as_str().unwrap();
+    assert!(told.contains("the operator does not allow this server"), "{told}");
     broker.stop().await;
 }
 
