@@ -129,6 +129,8 @@ pub(super) async fn put_on(
     };
     keep_secrets(context, session, given.as_ref()).await?;
     let needs = context.needs(Some(session.id()), &entry, &config, &[]);
+    // One that is shared may serve others.
+    let was_running = context.supervisor.get(&key_of(session, &entry)).is_some();
     let surface = if needs.is_empty() {
         context.start(session, &entry, &config, caller).await.map_err(|error| not_added(&entry, &error))?.surface()
     } else {
@@ -136,7 +138,9 @@ pub(super) async fn put_on(
     };
     let kept = given.map(|given| given.config).filter(|_| !entry.shared);
     if let Err(error) = context.sessions.put_server(session, &entry.name, Activation::All, kept, surface).await {
-        context.supervisor.stop(&key_of(session, &entry));
+        if !was_running {
+            context.supervisor.stop(&key_of(session, &entry));
+        }
         return Err(error.into());
     }
     if needs.is_empty() {
