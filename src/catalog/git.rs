@@ -38,16 +38,16 @@ impl std::str::FromStr for GitUrl {
         let has_path = |url: &reqwest::Url| !url.path().trim_matches('/').is_empty();
         match reqwest::Url::parse(text) {
             // Whatever the name is, over HTTP it is a login: some take a token for it.
-            Ok(url) if url.password().is_some() || (is_http(&url) && !url.username().is_empty()) => {
-                Err("has a password or a token in it, which would be kept and shown: leave it out, and give the broker's \
+            Ok(url) if url.password().is_some() || (is_http(&url) && !url.username().is_empty()) => Err(
+                "has a password or a token in it, which would be kept and shown: leave it out, and give the broker's \
                      user a credential helper or an SSH key"
-                    .to_owned())
-            }
-            Ok(url) if is_http(&url) && (url.query().is_some() || url.fragment().is_some()) => {
-                Err("has a `?` or `#` in it, and what comes after may be a token, which would be kept and shown: leave it \
+                    .to_owned(),
+            ),
+            Ok(url) if is_http(&url) && (url.query().is_some() || url.fragment().is_some()) => Err(
+                "has a `?` or `#` in it, and what comes after may be a token, which would be kept and shown: leave it \
                      out"
-                .to_owned())
-            }
+                .to_owned(),
+            ),
             Ok(url) if matches!(url.scheme(), "https" | "ssh") && url.has_host() && has_path(&url) => {
                 Ok(Self(text.to_owned()))
             }
@@ -59,8 +59,10 @@ impl std::str::FromStr for GitUrl {
             // `user@host:path`, as ssh has it; a colon twice would be one of git's remote helpers.
             _ if !text.contains("::") && is_ssh(text) => Ok(Self(text.to_owned())),
             _ if text.starts_with('/') => Ok(Self(text.to_owned())),
-            _ => Err("is not the address of a Git repository: use https://…, ssh://…, user@host:path or an absolute path"
-                .to_owned()),
+            _ => Err(
+                "is not the address of a Git repository: use https://…, ssh://…, user@host:path or an absolute path"
+                    .to_owned(),
+            ),
         }
     }
 }
