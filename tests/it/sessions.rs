@@ -1,7 +1,10 @@
 //! How sessions are found, kept apart by who may use them, brought back, and ended.
 
 use http::Method;
-use mcp_broker::ids::Token;
+use mcp_broker::{
+    ids::{Principal, Token},
+    store::sessions::SessionKind,
+};
 use serde_json::{Value, json};
 
 use crate::support::{Era, FixtureCatalog, TestBroker, TestClient, broker::eventually, client::all_capabilities};
@@ -220,5 +223,22 @@ async fn a_session_that_has_ended_is_not_changed_by_who_still_holds_it() {
     assert!(sessions.rename(&held, "late".to_owned()).await.is_err());
     assert!(sessions.give_token(&held, Token::random().hash()).await.is_err());
     assert_eq!((held.expires_at(), held.name()), (None, None));
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_session_whose_process_is_gone_is_ended_and_one_whose_process_is_there_is_not() {
+    let broker = TestBroker::start().await;
+    let process = async |broker: &TestBroker| {
+        let sessions = broker.app().parts.tools.sessions();
+        sessions.create(SessionKind::Process, Principal::Local, None, None).await.unwrap()
+    };
+    let (gone, back) = (process(&broker).await.id().clone(), process(&broker).await.id().clone());
+    let broker = broker.restart().await;
+    let sessions = broker.app().parts.tools.sessions();
+    let (_new, _back) = (process(&broker).await, sessions.get(&back).await.unwrap().unwrap());
+    assert_eq!(sessions.end_orphans().await.unwrap(), 1);
+    assert!(sessions.get(&gone).await.unwrap().is_none());
+    assert_eq!(sessions.list().await.unwrap().len(), 2);
     broker.stop().await;
 }
