@@ -3,6 +3,8 @@
 //! What is written as the catalog has it counts first. Else letters and digits decide, upper and lower case alike, as long
 //! as they are good for one thing only.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value};
 
 use super::{Entry, Snapshot, entry::SecretSpec};
@@ -73,11 +75,10 @@ struct Offered<'a> {
     server: String,
     secrets: &'a [SecretSpec],
     /// Paths of properties.
-    properties: Vec<Vec<String>>,
+    properties: BTreeSet<Vec<String>>,
 }
 
 /// Where a value goes.
-#[derive(PartialEq, Eq)]
 enum Place {
     Secret(String),
     Property(Vec<String>),
@@ -85,13 +86,12 @@ enum Place {
 
 impl<'a> Offered<'a> {
     fn of(entry: &'a Entry) -> Self {
-        let mut properties = Vec::new();
+        let mut properties = BTreeSet::new();
         match entry.config.as_ref().map(super::config_schema::ConfigSchema::as_value) {
             Some(Value::Array(schemas)) => schemas.iter().for_each(|schema| collect(schema, &[], &mut properties)),
             Some(schema) => collect(&schema, &[], &mut properties),
             None => {}
         }
-        properties.dedup();
         Self { server: folded(entry.name.as_str()), secrets: &entry.secrets, properties }
     }
 
@@ -177,14 +177,14 @@ impl Place {
 }
 
 /// The paths of a schema's properties.
-fn collect(schema: &Value, above: &[String], paths: &mut Vec<Vec<String>>) {
+fn collect(schema: &Value, above: &[String], paths: &mut BTreeSet<Vec<String>>) {
     if above.len() >= DEPTH_MAX {
         return;
     }
     for (name, property) in schema["properties"].as_object().into_iter().flatten() {
         let path = [above, std::slice::from_ref(name)].concat();
         collect(property, &path, paths);
-        paths.push(path);
+        paths.insert(path);
     }
 }
 
