@@ -255,6 +255,16 @@ registry:
     }
 
     #[test]
+    fn a_property_of_several_schemas_is_one_place() {
+        let properties = |names: &str| format!("{{type: object, properties: {{{names}}}}}");
+        let (one, other) = (properties("time_zone: {}, x: {}"), properties("y: {}, time_zone: {}"));
+        let yaml = format!("registry: {{demo: {{image: x, config: [{one}, {other}]}}}}");
+        let entry = file::parse("c.yaml", &yaml).unwrap().entries.remove(0);
+        let spelt = config(&entry, json!({"timeZone": "UTC"}).as_object().unwrap());
+        assert_eq!(spelt.map(Value::Object), Ok(json!({"time_zone": "UTC"})));
+    }
+
+    #[test]
     fn a_key_needs_no_name_of_its_server() {
         let snapshot = Catalog::load(&[]).unwrap().snapshot();
         let entry = snapshot.entry(&"browserbase".parse().unwrap()).unwrap();
@@ -274,7 +284,7 @@ registry:
         insta::assert_snapshot!(problems.unwrap_err().join("\n"), @r"
         `token` can mean `demo.user.token`, `demo.team.token`: write it out
         `apiKye` is not known (did you mean `demo.api_key`?)
-        `colour` is not known: this server takes `demo.api_key`, `demo.user.token`, `demo.team.token`, `time_zone`, `jira.url`, `jira`
+        `colour` is not known: this server takes `demo.api_key`, `demo.user.token`, `demo.team.token`, `jira`, `jira.url`, `time_zone`
         `apiKey` is a secret: give it as text that is not empty
         `time_zone` is given twice: it is another spelling of `time_zone`
         ");
