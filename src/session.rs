@@ -28,7 +28,7 @@ use tokio::sync::{broadcast, watch};
 use crate::{
     catalog::Entry,
     clock::Timestamp,
-    ids::{Principal, ServerName, SessionId},
+    ids::{Principal, ServerName, SessionId, TokenHash},
     store::sessions::{Activation, SessionKind, SessionRow, SessionServerRow, StoredSession},
     supervisor::{Instance, Surface, calls::InstanceEvent},
 };
@@ -99,6 +99,8 @@ pub struct Session {
     kind: SessionKind,
     principal: Principal,
     name: Mutex<Option<String>>,
+    /// What opens it; nothing does once it has ended.
+    token: Mutex<Option<TokenHash>>,
     label: Option<String>,
     created_at: Timestamp,
     /// When it ends by itself, in microseconds; the end of time if it does not.
@@ -169,6 +171,7 @@ impl Session {
             kind: row.kind,
             principal: row.principal,
             name: Mutex::new(row.name),
+            token: Mutex::new(row.token),
             label: row.label,
             created_at: row.created_at,
             expires_at: AtomicI64::new(row.expires_at.map_or(i64::MAX, Timestamp::as_microsecond)),
@@ -218,6 +221,24 @@ impl Session {
 
     fn put_name(&self, name: String) {
         *self.lock(&self.name) = Some(name);
+    }
+
+    /// Whether it is the token that opens the session now.
+    #[must_use]
+    pub fn is_opened_by(&self, token: &TokenHash) -> bool {
+        self.lock(&self.token).as_ref() == Some(token)
+    }
+
+    /// Takes over a token that has been committed.
+    fn put_token(&self, token: TokenHash) {
+        *self.lock(&self.token) = Some(token);
+        self.announce(Change::TokenChanged);
+    }
+
+    /// Nothing opens it from here on.
+    fn close(&self) {
+        *self.lock(&self.token) = None;
+        self.announce(Change::Ended);
     }
 
     #[must_use]

@@ -234,19 +234,22 @@ async fn started(report: &mut Report, folder: &std::path::Path) -> anyhow::Resul
 async fn resumed(report: &mut Report, store: &Store) -> anyhow::Result<()> {
     let (id, now) = (SessionId::random(), SystemClock.now());
     store
-        .insert_session(SessionRow {
-            id: id.clone(),
-            kind: SessionKind::Named,
-            principal: Principal::Local,
-            name: Some("bench".to_owned()),
-            token: None,
-            created_at: now,
-            used_at: now,
-            expires_at: None,
-            label: None,
-            ended_at: None,
-            end_reason: None,
-        })
+        .insert_session(
+            SessionRow {
+                id: id.clone(),
+                kind: SessionKind::Named,
+                principal: Principal::Local,
+                name: Some("bench".to_owned()),
+                token: None,
+                created_at: now,
+                used_at: now,
+                expires_at: None,
+                label: None,
+                ended_at: None,
+                end_reason: None,
+            },
+            Vec::new(),
+        )
         .await?;
     for server in ["github", "time", "memory", "fetch"] {
         let row = SessionServerRow {

@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 use super::{
     file::{self, CatalogFileError, Problem, Severity},
     server_json,
+    source::noted,
 };
 use crate::ids::ServerName;
 
@@ -19,9 +20,6 @@ const FILES_MAX: usize = 10_000;
 
 /// How deep folders are looked into.
 const DEPTH_MAX: usize = 4;
-
-/// What is wrong with an entry is told with the words of the entry: longer ones are cut.
-const MESSAGE_CHARACTERS_MAX: usize = 1000;
 
 /// Entries as our own format has them, not yet looked at, and what could not be made one.
 #[derive(Debug, Default)]
@@ -53,7 +51,7 @@ pub fn read(path: &Path) -> Result<Listed, CatalogFileError> {
                 all.unusable.append(&mut listed.unusable);
                 all.problems.append(&mut listed.problems);
             }
-            Err(error) => all.problems.push(problem(&name, "", error.to_string())),
+            Err(error) => all.problems.push(problem(&name, "", &error.to_string())),
         }
     }
     Ok(all)
@@ -132,14 +130,14 @@ impl Listed {
                     } else {
                         mapped.left_out.join("; ")
                     };
-                    self.leave_out(file, &told, format!("there is no way to run it here: {why}"));
+                    self.leave_out(file, &told, &format!("there is no way to run it here: {why}"));
                 }
             }
-            Err(why) => self.leave_out(file, &told, why),
+            Err(why) => self.leave_out(file, &told, &why),
         }
     }
 
-    fn leave_out(&mut self, file: &str, name: &str, why: String) {
+    fn leave_out(&mut self, file: &str, name: &str, why: &str) {
         if name.parse::<ServerName>().is_ok() {
             self.unusable.insert(name.to_owned());
         }
@@ -147,13 +145,9 @@ impl Listed {
     }
 }
 
-fn problem(file: &str, entry: &str, mut message: String) -> Problem {
+fn problem(file: &str, entry: &str, message: &str) -> Problem {
     let entry = entry.escape_debug().take(120).collect();
-    if let Some((end, _)) = message.char_indices().nth(MESSAGE_CHARACTERS_MAX) {
-        message.truncate(end);
-        message.shrink_to_fit();
-    }
-    Problem { file: file.into(), entry, field: String::new(), message, severity: Severity::Error }
+    Problem { file: file.into(), entry, field: String::new(), message: noted(message), severity: Severity::Error }
 }
 
 /// A `server.yaml`: an entry that carries its own name, or the form that Docker's registry keeps its sources in.
@@ -248,7 +242,7 @@ mod tests {
         assert_eq!(listed.unusable.into_iter().collect::<Vec<_>>(), ["n/huge", "n/nothing"]);
         assert_eq!(listed.problems.len(), 3);
         assert!(listed.problems[1].message.contains("bytes"), "{:?}", listed.problems);
-        assert_eq!(problem("x", "n/a", "\u{e9}".repeat(5000)).message, "\u{e9}".repeat(1000));
+        assert_eq!(problem("x", "n/a", &"\u{e9}".repeat(5000)).message, "\u{e9}".repeat(1000));
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! Servers from Git repositories: what whoever runs the broker asks for, and the entry it becomes.
 //!
-//! Only the operator makes these, at the command line and with the administrator's token: the commands are run as they
-//! are. An agent can add one that is there, and cannot write one.
+//! The commands are run as they are, with the rights of the broker's user. The operator gives them, at the command line and
+//! with the administrator's token; and entries of the catalog may have them (`install` and `run` of a package), so that a
+//! source's word is enough, a third party's too. That is no more than it is for a package, whose scripts run when it is
+//! installed: to add a source is to agree to what it names. An agent can add a server that is there, and cannot write one.
 
 use std::collections::BTreeMap;
 
@@ -35,9 +37,17 @@ impl std::str::FromStr for GitUrl {
         }
         let has_path = |url: &reqwest::Url| !url.path().trim_matches('/').is_empty();
         match reqwest::Url::parse(text) {
-            Ok(url) if url.password().is_some() => Err("has a password in it, which would be kept and shown: leave it \
-                                                        out, and give the broker's user a credential helper or an SSH key"
-                .to_owned()),
+            // Whatever the name is, over HTTP it is a login: some take a token for it.
+            Ok(url) if url.password().is_some() || (is_http(&url) && !url.username().is_empty()) => Err(
+                "has a password or a token in it, which would be kept and shown: leave it out, and give the broker's \
+                     user a credential helper or an SSH key"
+                    .to_owned(),
+            ),
+            Ok(url) if is_http(&url) && (url.query().is_some() || url.fragment().is_some()) => Err(
+                "has a `?` or `#` in it, and what comes after may be a token, which would be kept and shown: leave it \
+                     out"
+                .to_owned(),
+            ),
             Ok(url) if matches!(url.scheme(), "https" | "ssh") && url.has_host() && has_path(&url) => {
                 Ok(Self(text.to_owned()))
             }
@@ -49,10 +59,16 @@ impl std::str::FromStr for GitUrl {
             // `user@host:path`, as ssh has it; a colon twice would be one of git's remote helpers.
             _ if !text.contains("::") && is_ssh(text) => Ok(Self(text.to_owned())),
             _ if text.starts_with('/') => Ok(Self(text.to_owned())),
-            _ => Err("is not the address of a Git repository: use https://…, ssh://…, user@host:path or an absolute path"
-                .to_owned()),
+            _ => Err(
+                "is not the address of a Git repository: use https://…, ssh://…, user@host:path or an absolute path"
+                    .to_owned(),
+            ),
         }
     }
+}
+
+fn is_http(url: &reqwest::Url) -> bool {
+    matches!(url.scheme(), "http" | "https")
 }
 
 fn is_loopback(url: &reqwest::Url) -> bool {
@@ -231,7 +247,12 @@ mod tests {
         {
             assert!(named(bad).is_err(), "{bad}");
         }
-        assert!(named("https://me:pw@example.com/a").unwrap_err().contains("password"));
+        for login in ["https://me:pw@example.com/a", "https://token@example.com/a", "http://token@localhost/a"] {
+            assert!(named(login).unwrap_err().contains("a password or a token"), "{login}");
+        }
+        for more in ["https://example.com/a?access_token=x", "https://example.com/a.git#x"] {
+            assert!(named(more).unwrap_err().contains("leave it out"), "{more}");
+        }
         for bad in ["-u", "ext::sh -c x", "a b", "host::x", "https://"] {
             assert!(bad.parse::<GitUrl>().is_err(), "{bad}");
         }

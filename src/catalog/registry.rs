@@ -10,7 +10,7 @@ use super::{
     document::Listed,
     fetch::{self, FetchError, Marks},
     file::ENTRIES_MAX,
-    source::shown,
+    source::{noted, shown},
 };
 use crate::ids::ServerName;
 
@@ -26,9 +26,6 @@ const GONE_MAX: usize = 100_000;
 
 /// Problems that are kept of one listing; more are counted only.
 const PROBLEMS_MAX: usize = 1000;
-
-/// What went wrong with a page is told with the page's words: longer ones are cut.
-const MESSAGE_CHARACTERS_MAX: usize = 1000;
 
 /// Where the official extension of an item is.
 const OFFICIAL: &str = "io.modelcontextprotocol.registry/official";
@@ -149,8 +146,7 @@ async fn text_of_page(
 }
 
 fn page(text: &str, number: usize) -> Result<Page, ListingError> {
-    let told = |error: serde_json::Error| error.to_string().chars().take(MESSAGE_CHARACTERS_MAX).collect();
-    serde_json::from_str(text).map_err(|error| ListingError::Page { page: number, problem: told(error) })
+    serde_json::from_str(text).map_err(|error| ListingError::Page { page: number, problem: noted(&error.to_string()) })
 }
 
 fn take(changes: &mut Changes, item: Item, file: &str) {

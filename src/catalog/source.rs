@@ -9,6 +9,8 @@ use super::{fetch::Marks, pack::Trust};
 /// Problems that are kept of one update; more are counted only.
 pub const PROBLEMS_KEPT: usize = 20;
 
+const PROBLEM_CHARACTERS_MAX: usize = 1000;
+
 /// Where entries come from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Source {
@@ -129,6 +131,12 @@ pub fn shown(location: &str) -> String {
         },
     };
     shown.escape_debug().take(200).collect()
+}
+
+/// What went wrong, as it may be noted: whoever it is about has a say in it, so what is longer is cut.
+#[must_use]
+pub fn noted(problem: &str) -> String {
+    problem.chars().take(PROBLEM_CHARACTERS_MAX).collect()
 }
 
 /// A name for what is at `location`.

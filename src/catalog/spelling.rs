@@ -3,6 +3,8 @@
 //! What is written as the catalog has it counts first. Else letters and digits decide, upper and lower case alike, as long
 //! as they are good for one thing only.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value};
 
 use super::{Entry, Snapshot, entry::SecretSpec};
@@ -73,11 +75,10 @@ struct Offered<'a> {
     server: String,
     secrets: &'a [SecretSpec],
     /// Paths of properties.
-    properties: Vec<Vec<String>>,
+    properties: BTreeSet<Vec<String>>,
 }
 
 /// Where a value goes.
-#[derive(PartialEq, Eq)]
 enum Place {
     Secret(String),
     Property(Vec<String>),
@@ -85,13 +86,12 @@ enum Place {
 
 impl<'a> Offered<'a> {
     fn of(entry: &'a Entry) -> Self {
-        let mut properties = Vec::new();
+        let mut properties = BTreeSet::new();
         match entry.config.as_ref().map(super::config_schema::ConfigSchema::as_value) {
             Some(Value::Array(schemas)) => schemas.iter().for_each(|schema| collect(schema, &[], &mut properties)),
             Some(schema) => collect(&schema, &[], &mut properties),
             None => {}
         }
-        properties.dedup();
         Self { server: folded(entry.name.as_str()), secrets: &entry.secrets, properties }
     }
 
@@ -177,14 +177,14 @@ impl Place {
 }
 
 /// The paths of a schema's properties.
-fn collect(schema: &Value, above: &[String], paths: &mut Vec<Vec<String>>) {
+fn collect(schema: &Value, above: &[String], paths: &mut BTreeSet<Vec<String>>) {
     if above.len() >= DEPTH_MAX {
         return;
     }
     for (name, property) in schema["properties"].as_object().into_iter().flatten() {
         let path = [above, std::slice::from_ref(name)].concat();
         collect(property, &path, paths);
-        paths.push(path);
+        paths.insert(path);
     }
 }
 
@@ -255,6 +255,16 @@ registry:
     }
 
     #[test]
+    fn a_property_of_several_schemas_is_one_place() {
+        let properties = |names: &str| format!("{{type: object, properties: {{{names}}}}}");
+        let (one, other) = (properties("time_zone: {}, x: {}"), properties("y: {}, time_zone: {}"));
+        let yaml = format!("registry: {{demo: {{image: x, config: [{one}, {other}]}}}}");
+        let entry = file::parse("c.yaml", &yaml).unwrap().entries.remove(0);
+        let spelt = config(&entry, json!({"timeZone": "UTC"}).as_object().unwrap());
+        assert_eq!(spelt.map(Value::Object), Ok(json!({"time_zone": "UTC"})));
+    }
+
+    #[test]
     fn a_key_needs_no_name_of_its_server() {
         let snapshot = Catalog::load(&[]).unwrap().snapshot();
         let entry = snapshot.entry(&"browserbase".parse().unwrap()).unwrap();
@@ -274,7 +284,7 @@ registry:
         insta::assert_snapshot!(problems.unwrap_err().join("\n"), @r"
         `token` can mean `demo.user.token`, `demo.team.token`: write it out
         `apiKye` is not known (did you mean `demo.api_key`?)
-        `colour` is not known: this server takes `demo.api_key`, `demo.user.token`, `demo.team.token`, `time_zone`, `jira.url`, `jira`
+        `colour` is not known: this server takes `demo.api_key`, `demo.user.token`, `demo.team.token`, `jira`, `jira.url`, `time_zone`
         `apiKey` is a secret: give it as text that is not empty
         `time_zone` is given twice: it is another spelling of `time_zone`
         ");

@@ -34,6 +34,12 @@ pub(super) enum SessionCommand {
         /// A server to add
         #[arg(long, value_name = "NAME")]
         server: Vec<String>,
+        /// Text to find it by; several may have it
+        #[arg(long)]
+        label: Option<String>,
+        /// Seconds after which it ends by itself, used or not
+        #[arg(long, value_name = "SECONDS")]
+        ttl: Option<u64>,
     },
     /// Print a session's URL and a new token, so that another client can go on with it; the old token is void
     Resume {
@@ -93,10 +99,10 @@ async fn answer(broker: &Broker, command: SessionCommand) -> anyhow::Result<Exit
             let id = id_of(broker, &session).await?;
             show(&broker.ask(Method::GET, &format!("/v1/sessions/{id}"), None).await?);
         }
-        SessionCommand::New { name, server } => {
+        SessionCommand::New { name, server, label, ttl } => {
             let servers: serde_json::Map<String, Value> =
                 server.into_iter().map(|server| (server, json!({}))).collect();
-            let body = json!({"name": name, "servers": servers});
+            let body = json!({"name": name, "label": label, "ttl": ttl, "servers": servers});
             say_how_to_connect(&broker.ask(Method::POST, "/v1/sessions", Some(body)).await?);
         }
         SessionCommand::Resume { session } => {
@@ -238,6 +244,9 @@ pub(super) fn say_how_to_connect(session: &Value) {
     let url = session["mcp_url"].as_str().unwrap_or("none: `mcp-broker serve` is not running");
     output::say(format!("url:   {url}"));
     output::say(format!("token: {}", text(session, "mcp_token")));
+    if let Some(at) = session["expires_at"].as_str() {
+        output::say(format!("ends:  {at}"));
+    }
 }
 
 fn read(file: &Path) -> anyhow::Result<Value> {

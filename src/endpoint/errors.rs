@@ -16,7 +16,8 @@ pub(super) fn session_error(error: SessionsError) -> ErrorData {
         | SessionsError::NameTaken { .. }
         | SessionsError::InvalidName
         | SessionsError::InvalidLabel
-        | SessionsError::InvalidTtl { .. } => ErrorData::new(ErrorCode::INVALID_REQUEST, error.to_string(), None),
+        | SessionsError::InvalidTtl { .. }
+        | SessionsError::Ended => ErrorData::new(ErrorCode::INVALID_REQUEST, error.to_string(), None),
         SessionsError::Store(error) => unavailable(error),
         SessionsError::Audit(error) => {
             tracing::error!(error = %crate::supervisor::upstream::chain(&error), "the audit log cannot be written");

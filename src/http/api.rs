@@ -107,8 +107,7 @@ impl ApiState {
 }
 
 pub(super) fn router(state: ApiState) -> Router {
-    let (router, document) = documented().split_for_parts();
-    router.with_state(state).layer(Extension(openapi::finished(document)))
+    documented().split_for_parts().0.with_state(state)
 }
 
 /// Every route with its description: a route cannot be added without one.
@@ -171,6 +170,7 @@ impl From<SessionsError> for ApiError {
             SessionsError::InvalidName | SessionsError::InvalidLabel | SessionsError::InvalidTtl { .. } => {
                 StatusCode::BAD_REQUEST
             }
+            SessionsError::Ended => return Self::no_session(),
             SessionsError::Store(_) | SessionsError::Audit(_) => StatusCode::SERVICE_UNAVAILABLE,
         };
         Self::new(status, chain(&error))

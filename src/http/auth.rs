@@ -29,6 +29,8 @@ use crate::{
 
 pub(super) const CONNECTION_HEADER: &str = "mcp-session-id";
 
+const UNKNOWN_TOKEN: &str = "this token is not known, or its session has ended";
+
 /// Knows the tokens.
 pub(super) struct Authentication {
     broker: TokenHash,
@@ -105,7 +107,7 @@ impl Authentication {
         }
         match self.tools.sessions().by_token(&hash).await? {
             Some(session) => Ok(Bearer::Session(session)),
-            None if self.required => Err(Denied::Unauthorized("this token is not known, or its session has ended")),
+            None if self.required => Err(Denied::Unauthorized(UNKNOWN_TOKEN)),
             None => Ok(Bearer::Nobody),
         }
     }
@@ -153,7 +155,6 @@ pub(super) async fn for_mcp(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let token = request.headers().get(header::AUTHORIZATION).cloned();
     let session = path.as_ref().and_then(|Path(parameters)| parameters.get("session")).map(String::as_str);
     let access = match state.authentication.access(request.headers(), session).await {
         Ok(access) => access,
@@ -169,14 +170,14 @@ pub(super) async fn for_mcp(
     };
     request.extensions_mut().insert(access.clone());
     let by_its_token = match &access {
-        Access::Session(session, Principal::Session(_)) => Some(session.clone()),
+        Access::Session(session, Principal::Session(_)) => {
+            bearer_token(request.headers()).map(|token| (session.clone(), TokenHash::of(token)))
+        }
         _ => None,
     };
     let response = access.scope(next.run(request)).await;
-    match (by_its_token, token) {
-        (Some(session), Some(token)) if is_stream(&response) => {
-            while_it_opens(response, &session, token, state.authentication).await
-        }
+    match by_its_token {
+        Some((session, token)) if is_stream(&response) => while_it_opens(response, session, token),
         _ => response,
     }
 }
@@ -186,24 +187,18 @@ fn is_stream(response: &Response) -> bool {
 }
 
 /// Has a stream end when the token that opened it opens its session no more.
-async fn while_it_opens(
-    response: Response,
-    session: &Session,
-    token: HeaderValue,
-    authentication: Arc<Authentication>,
-) -> Response {
+fn while_it_opens(response: Response, session: Arc<Session>, token: TokenHash) -> Response {
     let mut changes = session.changes();
-    let headers = HeaderMap::from_iter([(header::AUTHORIZATION, token)]);
     // It may have become another one since it was looked at.
-    if let Err(denied) = authentication.bearer(&headers).await {
-        return denied.into_response();
+    if !session.is_opened_by(&token) {
+        return Denied::Unauthorized(UNKNOWN_TOKEN).into_response();
     }
     let void = async move {
         loop {
             match changes.recv().await {
                 Ok(Change::TokenChanged | Change::Ended) | Err(RecvError::Closed) => return,
                 Ok(_) => {}
-                Err(RecvError::Lagged(_)) if authentication.bearer(&headers).await.is_ok() => {}
+                Err(RecvError::Lagged(_)) if session.is_opened_by(&token) => {}
                 Err(RecvError::Lagged(_)) => return,
             }
         }

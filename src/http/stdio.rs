@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use axum::{
     Json, Router,
-    extract::{Request, State},
+    body::Bytes,
+    extract::{DefaultBodyLimit, FromRequest as _, Request, State},
     response::{IntoResponse as _, Response},
     routing::post,
 };
@@ -72,14 +73,37 @@ pub struct Begun {
 }
 
 pub(super) fn router(parts: HttpParts) -> Router {
-    Router::new().route("/stdio", post(upgrade)).with_state(parts)
+    let limit = DefaultBodyLimit::max(WANTED_BYTES_MAX);
+    Router::new().route("/stdio", post(upgrade)).layer(limit).with_state(parts)
+}
+
+/// A session whose stream is not there yet. Dropping it ends a session that is the stream's alone: whoever wanted it has
+/// hung up.
+struct Unserved {
+    parts: HttpParts,
+    session: Option<Arc<Session>>,
+}
+
+impl Unserved {
+    fn served(mut self) -> Option<Arc<Session>> {
+        self.session.take()
+    }
+}
+
+impl Drop for Unserved {
+    fn drop(&mut self) {
+        let Some(session) = self.session.take() else { return };
+        let (tasks, parts) = (self.parts.tools.tasks().clone(), self.parts.clone());
+        tasks.spawn(async move { end_with_its_stream(&parts, &session).await });
+    }
 }
 
 /// The session a stream is for: a named one, one that it had before, or a new one that ends with it.
 ///
 /// # Errors
 ///
-/// When it cannot be had or made, or what it is to begin with cannot be used: then a session that was made has ended.
+/// When it cannot be had or made, or what it is to begin with cannot be used: then a new session has ended. A named one
+/// stays, whether it was there before or not.
 pub async fn session(parts: &HttpParts, wanted: Wanted) -> Result<Begun, StreamError> {
     let sessions = parts.tools.sessions();
     let Wanted { name, resume, profiles, compose } = wanted;
@@ -122,7 +146,13 @@ async fn upgrade(State(parts): State<HttpParts>, mut request: Request) -> Respon
         return (StatusCode::UPGRADE_REQUIRED, Json(json!({"error": {"message": message}}))).into_response();
     }
     let upgraded = hyper::upgrade::on(&mut request);
-    let body = axum::body::to_bytes(request.into_body(), WANTED_BYTES_MAX).await.unwrap_or_default();
+    let body = match Bytes::from_request(request, &()).await {
+        Ok(body) => body,
+        Err(rejection) => {
+            let message = format!("what the stream is for could not be read: {}", rejection.body_text());
+            return (rejection.status(), Json(json!({"error": {"message": message}}))).into_response();
+        }
+    };
     let wanted: Wanted = match serde_json::from_slice(&body) {
         Ok(wanted) => wanted,
         Err(error) => {
@@ -133,24 +163,32 @@ async fn upgrade(State(parts): State<HttpParts>, mut request: Request) -> Respon
     // What was begun is finished when who asked hangs up.
     let begun = {
         let (tasks, parts) = (parts.tools.tasks().clone(), parts.clone());
-        tasks.spawn(async move { session(&parts, wanted).await }).await
+        let beginning = async move {
+            let Begun { session, waiting, left_out } = session(&parts, wanted).await?;
+            let id = session.id().clone();
+            Ok((id, Unserved { parts, session: Some(session) }, waiting, left_out))
+        };
+        tasks.spawn(beginning).await
     };
     let begun = begun.unwrap_or_else(|_| Err(StreamError::Begin("the broker is stopping".to_owned())));
-    let Begun { session, waiting, left_out } = match begun {
+    let (id, unserved, waiting, left_out) = match begun {
         Ok(begun) => begun,
         Err(error) => {
             let message = crate::supervisor::upstream::chain(&error);
             return (StatusCode::CONFLICT, Json(json!({"error": {"message": message}}))).into_response();
         }
     };
-    let id = session.id().clone();
     for problem in left_out {
         tracing::warn!(problem, "a service of a Compose file is left out");
     }
     let tasks = parts.tools.tasks().clone();
     tasks.spawn(async move {
         match upgraded.await {
-            Ok(stream) => serve(&parts, session, tokio::io::split(TokioIo::new(stream))).await,
+            Ok(stream) => {
+                if let Some(session) = unserved.served() {
+                    serve(&parts, session, tokio::io::split(TokioIo::new(stream))).await;
+                }
+            }
             Err(error) => tracing::warn!(%error, "a stdio stream was not taken up"),
         }
     });
@@ -183,6 +221,10 @@ where
         }
         Err(error) => tracing::debug!(%error, "a stdio stream ended before it began"),
     }
+    end_with_its_stream(parts, &session).await;
+}
+
+async fn end_with_its_stream(parts: &HttpParts, session: &Session) {
     let stopping = parts.tools.tasks().is_stopping();
     if session.kind() == SessionKind::Process && !stopping {
         let sessions = parts.tools.sessions();

@@ -15,7 +15,7 @@ use std::{
 use serde_json::{Map, Value};
 use tokio::sync::Notify;
 
-use super::{Change, FixedServer, NewServer, Session};
+use super::{FixedServer, NewServer, Session};
 use crate::{
     audit::{Audit, AuditError, Kind, Status, Subject},
     clock::SharedClock,
@@ -44,6 +44,8 @@ pub enum SessionsError {
     InvalidLabel,
     #[error("`ttl` is in seconds, from 1 to {max}: the operator's limits allow no more for this session")]
     InvalidTtl { max: u64 },
+    #[error("the session has ended")]
+    Ended,
     #[error("could not read or write the sessions")]
     Store(#[from] StoreError),
     #[error(transparent)]
@@ -116,10 +118,7 @@ impl Sessions {
             end_reason: None,
         };
         self.audit.note(&subject(&id, &principal, "create"), Status::Success, None).await?;
-        self.store.insert_session(row.clone()).await?;
-        if !entries.is_empty() {
-            self.store.put_session_entries(&id, entries.clone(), now).await?;
-        }
+        self.store.insert_session(row.clone(), entries.clone()).await?;
         let (servers, configs, code_tools, compose) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let session = Session::new(StoredSession { row, servers, configs, entries, code_tools, compose }, &self.fixed);
         self.lock().insert(id, session.clone());
@@ -213,7 +212,7 @@ impl Sessions {
             if !session.is_over(self.clock.now()) {
                 return Ok(session);
             }
-            self.end(&id, "expired").await?;
+            self.end_this(&session, "expired").await?;
         }
         let named = NewSession { name: Some(name.to_owned()), ..NewSession::of(SessionKind::Named, principal) };
         self.create_locked(named).await
@@ -380,20 +379,27 @@ impl Sessions {
                 session
             }
         };
+        self.end_this(&session, reason).await?;
+        Ok(true)
+    }
+
+    /// Ends a session that was found, also while `loading` is held.
+    async fn end_this(&self, session: &Session, reason: &'static str) -> Result<(), SessionsError> {
+        let id = session.id();
         self.audit.note(&subject(id, session.principal(), reason), Status::Success, None).await?;
         self.store.end_session(id, reason, self.clock.now()).await?;
         self.lock().remove(id);
         self.secrets.forget_session(id);
-        session.announce(Change::Ended);
+        session.close();
         self.supervisor.end_session(id).await;
-        Ok(true)
+        Ok(())
     }
 
     /// Gives a session a name, in place of the one it may have.
     ///
     /// # Errors
     ///
-    /// When the name cannot be used or is taken, or it could not be committed.
+    /// When the name cannot be used or is taken, the session has ended, or it could not be committed.
     pub async fn rename(&self, session: &Session, name: String) -> Result<(), SessionsError> {
         let _one_at_a_time = self.loading.lock().await;
         if session.name().as_ref() == Some(&name) {
@@ -402,7 +408,9 @@ impl Sessions {
         self.check_name(&name).await?;
         let what = format!("rename to {name}");
         self.audit.note(&subject(session.id(), session.principal(), &what), Status::Success, None).await?;
-        self.store.rename_session(session.id(), name.clone()).await?;
+        if !self.store.rename_session(session.id(), name.clone()).await? {
+            return Err(SessionsError::Ended);
+        }
         session.put_name(name);
         Ok(())
     }
@@ -411,11 +419,13 @@ impl Sessions {
     ///
     /// # Errors
     ///
-    /// When it could not be committed.
+    /// When it has ended, or it could not be committed.
     pub async fn give_token(&self, session: &Session, token: TokenHash) -> Result<(), SessionsError> {
         self.audit.note(&subject(session.id(), session.principal(), "resume"), Status::Success, None).await?;
-        self.store.set_session_token(session.id(), token).await?;
-        session.announce(Change::TokenChanged);
+        if !self.store.set_session_token(session.id(), token).await? {
+            return Err(SessionsError::Ended);
+        }
+        session.put_token(token);
         Ok(())
     }
 

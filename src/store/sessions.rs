@@ -18,26 +18,46 @@ pub use pages::Page;
 pub use rows::{Activation, SessionKind, SessionRow, SessionServerRow, StoredSession};
 
 impl Store {
-    /// Keeps a new session.
+    /// Keeps a new session, with the servers that are its alone.
     ///
     /// # Errors
     ///
-    /// When it could not be committed, for one because its name is taken.
-    pub async fn insert_session(&self, row: SessionRow) -> Result<(), StoreError> {
-        let statement = sqlx::query(
-            "INSERT INTO sessions (id, kind, principal, name, token_hash, created_at, used_at, expires_at, label)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        )
-        .bind(row.id.as_str())
-        .bind(row.kind.word())
-        .bind(row.principal.to_string())
-        .bind(row.name)
-        .bind(row.token.as_ref().map(TokenHash::as_bytes))
-        .bind(micros(row.created_at))
-        .bind(micros(row.used_at))
-        .bind(row.expires_at.map(micros))
-        .bind(row.label);
-        self.writer().execute(statement).await
+    /// When it could not be committed, for one because its name is taken: then nothing of it is kept.
+    pub async fn insert_session(&self, row: SessionRow, entries: Vec<(ServerName, String)>) -> Result<(), StoreError> {
+        self.writer()
+            .change(move |connection| {
+                async move {
+                    sqlx::query(
+                        "INSERT INTO sessions
+                             (id, kind, principal, name, token_hash, created_at, used_at, expires_at, label)
+                         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    )
+                    .bind(row.id.as_str())
+                    .bind(row.kind.word())
+                    .bind(row.principal.to_string())
+                    .bind(row.name)
+                    .bind(row.token.as_ref().map(TokenHash::as_bytes))
+                    .bind(micros(row.created_at))
+                    .bind(micros(row.used_at))
+                    .bind(row.expires_at.map(micros))
+                    .bind(row.label)
+                    .execute(&mut *connection)
+                    .await?;
+                    for (server, entry) in entries {
+                        let keep = "INSERT INTO session_entries (session, server, entry, added_at) VALUES (?, ?, ?, ?)";
+                        sqlx::query(keep)
+                            .bind(row.id.as_str())
+                            .bind(server.as_str())
+                            .bind(entry)
+                            .bind(micros(row.created_at))
+                            .execute(&mut *connection)
+                            .await?;
+                    }
+                    Ok(())
+                }
+                .boxed()
+            })
+            .await
     }
 
     /// Reads a session whole, ended or not.
@@ -166,27 +186,28 @@ impl Store {
             .await
     }
 
-    /// Gives a session a name, in place of the one it may have.
+    /// Gives a session a name, in place of the one it may have. Says whether there is one that has not ended.
     ///
     /// # Errors
     ///
     /// When it could not be committed, for one because the name is taken.
-    pub async fn rename_session(&self, id: &SessionId, name: String) -> Result<(), StoreError> {
+    pub async fn rename_session(&self, id: &SessionId, name: String) -> Result<bool, StoreError> {
         let statement =
             sqlx::query("UPDATE sessions SET name = ? WHERE id = ? AND ended_at IS NULL").bind(name).bind(id.as_str());
-        self.writer().execute(statement).await
+        self.writer().changes_a_row(statement).await
     }
 
-    /// Gives a session a bearer token of its own, in place of the one it may have.
+    /// Gives a session a bearer token of its own, in place of the one it may have. Says whether there is one that has not
+    /// ended.
     ///
     /// # Errors
     ///
     /// When it could not be committed.
-    pub async fn set_session_token(&self, id: &SessionId, token: TokenHash) -> Result<(), StoreError> {
+    pub async fn set_session_token(&self, id: &SessionId, token: TokenHash) -> Result<bool, StoreError> {
         let statement = sqlx::query("UPDATE sessions SET token_hash = ? WHERE id = ? AND ended_at IS NULL")
             .bind(token.as_bytes())
             .bind(id.as_str());
-        self.writer().execute(statement).await
+        self.writer().changes_a_row(statement).await
     }
 
     /// Ends a session: its connections and secrets are forgotten, its history stays.

@@ -117,6 +117,25 @@ impl Writer {
         .await
     }
 
+    /// Runs one statement and commits it. Says whether it changed a row.
+    ///
+    /// # Errors
+    ///
+    /// When it fails or cannot be committed: then nothing of it has happened.
+    pub(super) async fn changes_a_row(&self, statement: Statement) -> Result<bool, StoreError> {
+        let (told, changed) = oneshot::channel();
+        self.change(move |connection| {
+            async move {
+                let done = statement.execute(connection).await?;
+                let _ = told.send(done.rows_affected() > 0);
+                Ok(())
+            }
+            .boxed()
+        })
+        .await?;
+        Ok(changed.await.unwrap_or(false))
+    }
+
     /// Changes when audit events are committed.
     pub(super) fn commits(&self) -> watch::Receiver<()> {
         self.commits.clone()

@@ -18,6 +18,7 @@ use std::{
 };
 
 use serde_json::Value;
+use tokio::sync::OwnedMutexGuard;
 
 use super::process::{Executable, find_program};
 use crate::{
@@ -51,6 +52,40 @@ pub(crate) struct Installer {
     steps: AtomicU64,
 }
 
+/// An installation that is not whole. What is there of it is of no use, and may be large: it is removed when nobody waits
+/// for the rest, and until then nobody else begins.
+struct Unfinished {
+    folder: PathBuf,
+    alone: Option<OwnedMutexGuard<()>>,
+}
+
+impl Unfinished {
+    fn is_whole(&mut self) {
+        self.alone = None;
+    }
+
+    async fn removed(&mut self) {
+        if let Some(removing) = self.begin_to_remove() {
+            let _ = removing.await;
+        }
+    }
+
+    fn begin_to_remove(&mut self) -> Option<tokio::task::JoinHandle<()>> {
+        let (alone, folder) = (self.alone.take()?, std::mem::take(&mut self.folder));
+        let runtime = tokio::runtime::Handle::try_current().ok()?;
+        Some(runtime.spawn_blocking(move || {
+            let _ = std::fs::remove_dir_all(folder);
+            drop(alone);
+        }))
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        let _removing = self.begin_to_remove();
+    }
+}
+
 /// Whether packages of `registry` can be installed on this machine, and with what.
 pub(crate) fn installer_for(registry: Registry) -> Result<&'static str, InstallError> {
     let has = |program: &str| find_program(program).is_some();
@@ -76,16 +111,16 @@ impl Installer {
     /// The program to start for `package`, which is installed first if it is not there.
     pub(crate) async fn executable(&self, package: &PackageSpec) -> Result<Executable, InstallError> {
         let key = key(package);
-        let lock = self.lock(&key);
-        let _one_at_a_time = lock.lock().await;
+        let alone = self.lock(&key).lock_owned().await;
         let folder = self.folder.join(&key);
         if !folder.join(MARKER).exists() {
             tracing::info!(package = %label(package), "installing a package");
+            let mut unfinished = Unfinished { folder: folder.clone(), alone: Some(alone) };
             if let Err(error) = self.install(package, &folder).await {
-                // What is half there is of no use, and may be large.
-                let _ = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(folder)).await;
+                unfinished.removed().await;
                 return Err(error);
             }
+            unfinished.is_whole();
         }
         program_of(package, &folder)
     }
@@ -150,23 +185,15 @@ impl Installer {
         program: &str,
         arguments: &[&str],
     ) -> Result<(), InstallError> {
-        self.step(&label(package), &key(package), folder, program, arguments).await.map(|_| ())
+        let step = Step { program, arguments, folder, needs_login: false };
+        self.step(&label(package), &key(package), step, self.limit).await.map(|_| ())
     }
 
     /// Runs one program of an installation. Gives the last of what it printed.
-    async fn step(
-        &self,
-        package: &str,
-        mark: &str,
-        folder: &Path,
-        program: &str,
-        arguments: &[&str],
-    ) -> Result<String, InstallError> {
+    async fn step(&self, package: &str, mark: &str, step: Step<'_>, limit: Duration) -> Result<String, InstallError> {
         let number = self.steps.fetch_add(1, Ordering::Relaxed);
         let label = format!("{}/install/{mark}/{number}/", self.label);
-        let step = Step { program, arguments, folder, label: &label };
-        let limit = if mark == git::RESOLVING { self.limit.min(git::RESOLVE_MAX) } else { self.limit };
-        step.run(limit).await.map_err(|error| match error {
+        step.run(&label, limit).await.map_err(|error| match error {
             StepError::Timeout => InstallError::Timeout { package: package.to_owned(), seconds: limit.as_secs() },
             StepError::Failed(problem) => InstallError::Failed { package: package.to_owned(), problem },
         })
@@ -332,6 +359,20 @@ mod tests {
 
     fn programs(names: &[&str]) -> Programs {
         names.iter().map(|name| ((*name).to_owned(), "x".to_owned())).collect()
+    }
+
+    #[tokio::test]
+    async fn what_is_half_there_is_gone_before_somebody_else_begins() {
+        let data = tempfile::tempdir().unwrap();
+        let installer = Installer::new(data.path(), Duration::from_secs(1), String::new());
+        let folder = data.path().join("packages/half");
+        for number in 0..200 {
+            std::fs::create_dir_all(folder.join(number.to_string())).unwrap();
+        }
+        let alone = installer.lock("half").lock_owned().await;
+        drop(Unfinished { folder: folder.clone(), alone: Some(alone) });
+        let _next = installer.lock("half").lock_owned().await;
+        assert!(!folder.exists());
     }
 
     #[test]

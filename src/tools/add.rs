@@ -81,10 +81,7 @@ pub(super) async fn run(
     };
     let detail = arguments.detail;
     let entry = entry_named(context, session, &arguments.name)?;
-    if let Some(refusal) = context.refusal(&entry) {
-        let text = format!("Server `{}` was not added: {refusal}. mcp-find shows what can be added.", entry.name);
-        return Err(Failure::refused(text));
-    }
+    check_allowed(context, &entry)?;
     let lock = session.server_lock(&entry.name);
     let _one_change_at_a_time = lock.lock().await;
     let added = add(context, session, caller, &entry, &activate, arguments.config).await?;
@@ -121,6 +118,7 @@ pub(super) async fn put_on(
     let arguments: Arguments = serde_json::from_value(Value::Object(arguments))
         .map_err(|error| Failure::said(format!("a server to put on has `name` and `config`: {error}")))?;
     let entry = entry_named(context, session, &arguments.name)?;
+    check_allowed(context, &entry)?;
     let lock = session.server_lock(&entry.name);
     let _one_change_at_a_time = lock.lock().await;
     check_room(context, session, &entry)?;
@@ -131,6 +129,8 @@ pub(super) async fn put_on(
     };
     keep_secrets(context, session, given.as_ref()).await?;
     let needs = context.needs(Some(session.id()), &entry, &config, &[]);
+    // One that is shared may serve others.
+    let was_running = context.supervisor.get(&key_of(session, &entry)).is_some();
     let surface = if needs.is_empty() {
         context.start(session, &entry, &config, caller).await.map_err(|error| not_added(&entry, &error))?.surface()
     } else {
@@ -138,7 +138,9 @@ pub(super) async fn put_on(
     };
     let kept = given.map(|given| given.config).filter(|_| !entry.shared);
     if let Err(error) = context.sessions.put_server(session, &entry.name, Activation::All, kept, surface).await {
-        context.supervisor.stop(&key_of(session, &entry));
+        if !was_running {
+            context.supervisor.stop(&key_of(session, &entry));
+        }
         return Err(error.into());
     }
     if needs.is_empty() {
@@ -148,6 +150,16 @@ pub(super) async fn put_on(
     let mut result = CallToolResult::success(vec![ContentBlock::text(text)]);
     result.structured_content = Some(json!({"server": entry.name}));
     Ok(Reply::CallToolResult(result))
+}
+
+fn check_allowed(context: &Context, entry: &Entry) -> Result<(), Failure> {
+    match context.refusal(entry) {
+        None => Ok(()),
+        Some(refusal) => {
+            let text = format!("Server `{}` was not added: {refusal}. mcp-find shows what can be added.", entry.name);
+            Err(Failure::refused(text))
+        }
+    }
 }
 
 fn check_room(context: &Context, session: &Session, entry: &Entry) -> Result<(), Failure> {

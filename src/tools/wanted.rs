@@ -143,6 +143,12 @@ impl Context {
         if !problems.is_empty() {
             return Err(problems);
         }
+        // As it will be read again, but for the commit, which is not asked for what is not allowed.
+        let entry = server.entry(&name, &url, "HEAD").to_string();
+        let entry = file::stored("session", name.as_str(), &entry).map_err(|problem| vec![problem])?;
+        if let Some(refusal) = self.refusal(&entry) {
+            return Err(vec![format!("cannot be added: {refusal}")]);
+        }
         Ok(Repository { key: key.to_owned(), name, url, server })
     }
 
@@ -151,8 +157,6 @@ impl Context {
         let resolved = self.supervisor.resolve(url.as_str(), server.reference.as_deref()).await;
         let commit = resolved.map_err(|error| problem_of(&key, error.to_string()))?;
         let entry = server.entry(&name, &url, &commit).to_string();
-        // As it will be read again.
-        file::stored("session", name.as_str(), &entry).map_err(|problem| problem_of(&key, problem))?;
         let config = server.secrets(&name);
         let own = OwnServer { entry, url: url.as_str().to_owned(), commit };
         Ok(WantedServer { name, config, own: Some(own) })

@@ -2,8 +2,13 @@
 
 use http::{Method, StatusCode};
 use serde_json::json;
+use sqlx::{ConnectOptions as _, Connection as _, sqlite::SqliteConnectOptions};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::UnixStream,
+};
 
-use crate::support::{Era, FixtureCatalog, TestBroker, docker_catalog, process::Home};
+use crate::support::{Era, FixtureCatalog, TestBroker, broker::eventually, docker_catalog, process::Home};
 
 fn initialize() -> serde_json::Value {
     json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
@@ -62,6 +67,56 @@ async fn a_request_that_is_too_large_is_refused_and_nothing_else() {
     let refused = large.header("content-type", "application/json").send().await.unwrap();
     assert_eq!(refused.status(), StatusCode::PAYLOAD_TOO_LARGE);
     client.ok("mcp-find", json!({"query": "fixture"})).await;
+    broker.stop().await;
+}
+
+/// A request for a stream of MCP, to the broker's socket.
+async fn ask_for_a_stream(broker: &TestBroker, body: &str) -> UnixStream {
+    let mut socket = UnixStream::connect(broker.folder().join("broker.sock")).await.unwrap();
+    let head = format!(
+        "POST /stdio HTTP/1.1\r\nHost: broker\r\nConnection: upgrade\r\nUpgrade: mcp-stdio\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    socket.write_all(head.as_bytes()).await.unwrap();
+    socket
+}
+
+#[tokio::test]
+async fn who_hangs_up_while_a_stream_begins_leaves_no_session() {
+    let broker = TestBroker::start().await;
+    // Nothing can be committed until it is let go.
+    let options = SqliteConnectOptions::new().filename(broker.folder().join("broker.sqlite"));
+    let mut holder = options.connect().await.unwrap();
+    sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut holder).await.unwrap();
+    let asking = ask_for_a_stream(&broker, "{}").await;
+    for _ in 0..3 {
+        assert_eq!(broker.rest(Method::GET, "/v1/sessions", None).await.1, json!({"sessions": []}));
+    }
+    drop(asking);
+    for _ in 0..3 {
+        assert_eq!(broker.rest(Method::GET, "/v1/sessions", None).await.1, json!({"sessions": []}));
+    }
+    sqlx::raw_sql("COMMIT").execute(&mut holder).await.unwrap();
+    holder.close().await.unwrap();
+    eventually("the session was made and ended", async || {
+        let (_, audit) = broker.rest(Method::GET, "/v1/audit?kind=session", None).await;
+        let (_, left) = broker.rest(Method::GET, "/v1/sessions", None).await;
+        audit.to_string().contains("\"create\"") && left == json!({"sessions": []})
+    })
+    .await;
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_stream_that_is_asked_for_at_too_great_length_is_refused_as_that() {
+    let broker = TestBroker::start().await;
+    for (body, status) in [(" ".repeat((8 << 20) + 1), "413"), ("{".to_owned(), "400")] {
+        let mut asking = ask_for_a_stream(&broker, &body).await;
+        let mut answer = [0; 12];
+        asking.read_exact(&mut answer).await.unwrap();
+        assert_eq!(String::from_utf8_lossy(&answer), format!("HTTP/1.1 {status}"));
+    }
     broker.stop().await;
 }
 

@@ -108,6 +108,30 @@ async fn a_custom_server_from_a_repository_is_cloned_installed_once_and_called()
     ended(broker).await;
 }
 
+#[tokio::test]
+async fn the_login_of_the_brokers_user_is_for_git_and_not_for_what_is_installed() {
+    if !possible() {
+        return;
+    }
+    let repositories = Repositories::new();
+    repositories.commit("acme/tools", &[("server.mjs", SERVER)]);
+    let home = repositories.home();
+    let asked = home.path().join("asked");
+    let ssh = format!("sh -c 'echo agent $SSH_AUTH_SOCK >> {}; exit 1' --", asked.display());
+    let broker = home.variable("SSH_AUTH_SOCK", "/run/the-agent").variable("GIT_SSH_COMMAND", &ssh).serve().await;
+    let (status, refused) = session(&broker, json!({"ssh://git@example.com/acme/far": {"runCmd": "x"}})).await;
+    assert_eq!(status, 422, "{refused}");
+    assert!(std::fs::read_to_string(&asked).unwrap().contains("agent /run/the-agent"));
+
+    let install = "echo agent $SSH_AUTH_SOCK > installed";
+    let wanted = json!({"github/acme/tools": {"installCmd": install, "runCmd": "node server.mjs x"}});
+    let (status, made) = session(&broker, wanted).await;
+    assert_eq!(status, 201, "{made}");
+    let said = greeting(&connect(&made).await, "github-acme-tools__greet").await;
+    assert_eq!(said, "hello Ada from x, installed agent, part nothing, key undefined");
+    ended(broker).await;
+}
+
 fn clones(data: &Path) -> Vec<PathBuf> {
     std::fs::read_dir(data.join("packages")).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
 }

@@ -1,6 +1,8 @@
 //! Two clients at once never see each other's servers, config or tools, whatever they connect with.
 
+use http::Method;
 use serde_json::{Value, json};
+use sqlx::{ConnectOptions as _, Connection as _, sqlite::SqliteConnectOptions};
 
 use crate::support::{Era, FixtureCatalog, TestBroker, TestClient};
 
@@ -28,7 +30,7 @@ impl Agent {
     }
 
     async fn with_url(broker: &TestBroker, era: Era) -> Self {
-        let (status, made) = broker.rest(http::Method::POST, "/v1/sessions", Some(json!({}))).await;
+        let (status, made) = broker.rest(Method::POST, "/v1/sessions", Some(json!({}))).await;
         assert_eq!(status, 201, "{made}");
         let url = made["mcp_url"].as_str().unwrap();
         let token = made["mcp_token"].as_str().unwrap();
@@ -120,7 +122,7 @@ async fn only_the_session_that_changed_is_told() {
 #[tokio::test]
 async fn two_clients_of_one_session_share_it() {
     let broker = TestBroker::with(catalog()).start().await;
-    let (_, made) = broker.rest(http::Method::POST, "/v1/sessions", Some(json!({}))).await;
+    let (_, made) = broker.rest(Method::POST, "/v1/sessions", Some(json!({}))).await;
     let (url, token) = (made["mcp_url"].as_str().unwrap(), made["mcp_token"].as_str());
     let legacy = TestClient::http(url, token, Era::Legacy).await;
     let modern = TestClient::http(url, token, Era::Modern).await;
@@ -143,5 +145,27 @@ async fn a_shared_server_runs_once_and_gets_no_sessions_config() {
     assert_eq!(first.content, second.content);
     let refused = one.call("mcp-config-set", json!({"server": "common", "config": {}})).await;
     insta::assert_snapshot!(refused, @"error: server `common` is shared by all sessions: its config is the operator's");
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_shared_server_goes_on_for_others_when_it_cannot_be_put_on() {
+    let broker = TestBroker::with(FixtureCatalog::new().entry("common", &[], &[], "    shared: true")).start().await;
+    let wanted = json!({"mcp": {"common": {}}});
+    let (_, made) = broker.rest(Method::POST, "/v1/sessions?wait=ready", Some(wanted.clone())).await;
+    let url = made["mcp_url"].as_str().unwrap();
+    let client = TestClient::http(url, made["mcp_token"].as_str(), Era::Modern).await;
+    let pid = async || client.ok("common__pid", json!({})).await.structured_content;
+    let before = pid().await;
+
+    let options = SqliteConnectOptions::new().filename(broker.folder().join("broker.sqlite"));
+    let mut disk = options.connect().await.unwrap();
+    let full = "CREATE TRIGGER full BEFORE INSERT ON session_servers BEGIN SELECT RAISE(ABORT, 'disk full'); END";
+    sqlx::raw_sql(full).execute(&mut disk).await.unwrap();
+    let (status, refused) = broker.rest(Method::POST, "/v1/sessions", Some(wanted)).await;
+    assert_eq!(status, 422, "{refused}");
+    assert_eq!(pid().await, before);
+    disk.close().await.unwrap();
+    client.close().await;
     broker.stop().await;
 }

@@ -4,6 +4,10 @@ use std::time::Duration;
 
 use http::Method;
 use jiff::SignedDuration;
+use mcp_broker::{
+    catalog::{CatalogSettings, policy::Lists},
+    ids::TokenHash,
+};
 use serde_json::{Value, json};
 
 use crate::support::{Era, FixtureCatalog, TestBroker, TestClient, broker::eventually};
@@ -125,6 +129,24 @@ async fn everything_that_is_wrong_is_said_at_once_and_nothing_is_left() {
 }
 
 #[tokio::test]
+async fn a_repository_that_the_operator_does_not_allow_is_not_asked() {
+    let deny = Lists { servers: vec!["127.0.0.1*".to_owned()], ..Lists::default() };
+    let policy = CatalogSettings { deny, ..CatalogSettings::default() };
+    let broker = TestBroker::with(catalog()).policy(policy).start().await;
+    let repository = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/acme/tools.git", repository.local_addr().unwrap());
+    let asking = make(&broker, "", json!({"mcp": {&url: {"runCmd": "x"}}}));
+    let (status, refused) = tokio::select! {
+        refused = asking => refused,
+        _ = repository.accept() => panic!("the repository is asked"),
+    };
+    assert_eq!(status, 422, "{refused}");
+    let told = refused["error"]["message"].as_str().unwrap();
+    assert!(told.contains("the operator does not allow this server"), "{told}");
+    broker.stop().await;
+}
+
+#[tokio::test]
 async fn a_server_that_lacks_a_secret_waits_for_it() {
     let broker = TestBroker::with(catalog()).start().await;
     let made = made(&broker, "?wait=ready", json!({"mcp": {"my-notes": {}, "fixture": {}}})).await;
@@ -184,6 +206,23 @@ async fn a_token_opens_its_session_until_it_is_another_one() {
     assert!(ended.is_ok(), "a stream that the old token opened ends");
     let renewed = json!({"mcp_url": url, "mcp_token": rotated["mcp_token"]});
     connect(&renewed, Era::Legacy).await.ok("fixture__echo", json!({"text": "hello"})).await;
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn what_opens_a_session_is_known_without_asking_the_database() {
+    let broker = TestBroker::with(catalog()).start().await;
+    let made = made(&broker, "", json!({})).await;
+    let (id, first) = (made["id"].as_str().unwrap(), TokenHash::of(made["mcp_token"].as_str().unwrap()));
+    let broker = broker.restart().await;
+    let sessions = broker.app().parts.tools.sessions();
+    let session = sessions.get(&id.parse().unwrap()).await.unwrap().unwrap();
+    assert!(session.is_opened_by(&first));
+    let (_, other) = broker.rest(Method::POST, &format!("/v1/sessions/{id}/token"), None).await;
+    let second = TokenHash::of(other["mcp_token"].as_str().unwrap());
+    assert_eq!((session.is_opened_by(&first), session.is_opened_by(&second)), (false, true));
+    assert!(sessions.end(session.id(), "over").await.unwrap());
+    assert!(!session.is_opened_by(&second));
     broker.stop().await;
 }
 

@@ -56,6 +56,21 @@ async fn furnished(home: &Home) -> (BrokerProcess, Printed) {
 }
 
 #[tokio::test]
+async fn a_session_is_made_for_a_time_and_with_a_label() {
+    let home = Home::with(&catalog());
+    let broker = home.serve().await;
+    let made = home.run(&["session", "new", "--label", "nightly", "--ttl", "600"]).await.ok();
+    assert!(made.contains("ends:  20"), "{made}");
+    let url = format!("http://{}/v1/sessions?label=nightly", broker.address());
+    let listed = reqwest::Client::new().get(url).bearer_auth(home.token()).send().await.unwrap();
+    let listed: Value = listed.json().await.unwrap();
+    assert_eq!(listed["sessions"][0]["id"], Printed::of(&made).id.as_str(), "{listed}");
+    let refused = home.run(&["session", "new", "--ttl", "0"]).await;
+    assert!(refused.code() == 1 && refused.err().contains("in seconds, from 1 to"), "{}", refused.err());
+    assert_eq!(broker.terminate().await, 0);
+}
+
+#[tokio::test]
 async fn a_session_is_exported_and_another_made_from_it() {
     let home = Home::with(&catalog());
     let (broker, _) = furnished(&home).await;

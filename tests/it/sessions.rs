@@ -1,6 +1,10 @@
 //! How sessions are found, kept apart by who may use them, brought back, and ended.
 
 use http::Method;
+use mcp_broker::{
+    ids::{Principal, Token},
+    store::sessions::SessionKind,
+};
 use serde_json::{Value, json};
 
 use crate::support::{Era, FixtureCatalog, TestBroker, TestClient, broker::eventually, client::all_capabilities};
@@ -205,6 +209,37 @@ async fn a_session_by_rest_is_made_whole_or_not_at_all() {
     let (_, listed) = broker.rest(Method::GET, "/v1/sessions", None).await;
     assert_eq!(listed["sessions"], json!([]));
     assert_eq!(broker.rest(Method::POST, "/v1/sessions", Some(json!({"servres": {}}))).await.0, 422);
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_session_that_has_ended_is_not_changed_by_who_still_holds_it() {
+    let broker = TestBroker::start().await;
+    let (id, ..) = made(&broker, json!({})).await;
+    let sessions = broker.app().parts.tools.sessions();
+    let held = sessions.get(&id.parse().unwrap()).await.unwrap().unwrap();
+    assert!(sessions.end(held.id(), "over").await.unwrap());
+    assert!(sessions.extend(&held, 60).await.is_err());
+    assert!(sessions.rename(&held, "late".to_owned()).await.is_err());
+    assert!(sessions.give_token(&held, Token::random().hash()).await.is_err());
+    assert_eq!((held.expires_at(), held.name()), (None, None));
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_session_whose_process_is_gone_is_ended_and_one_whose_process_is_there_is_not() {
+    let broker = TestBroker::start().await;
+    let process = async |broker: &TestBroker| {
+        let sessions = broker.app().parts.tools.sessions();
+        sessions.create(SessionKind::Process, Principal::Local, None, None).await.unwrap()
+    };
+    let (gone, back) = (process(&broker).await.id().clone(), process(&broker).await.id().clone());
+    let broker = broker.restart().await;
+    let sessions = broker.app().parts.tools.sessions();
+    let (_new, _back) = (process(&broker).await, sessions.get(&back).await.unwrap().unwrap());
+    assert_eq!(sessions.end_orphans().await.unwrap(), 1);
+    assert!(sessions.get(&gone).await.unwrap().is_none());
+    assert_eq!(sessions.list().await.unwrap().len(), 2);
     broker.stop().await;
 }
 

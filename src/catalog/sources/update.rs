@@ -19,7 +19,7 @@ use crate::{
         file,
         pack::Pack,
         registry,
-        source::{self, PROBLEMS_KEPT, Source, SourceKind},
+        source::{self, PROBLEMS_KEPT, Source, SourceKind, noted},
     },
     ids::ServerName,
 };
@@ -29,9 +29,6 @@ const ASK_MINUTES_MAX: u64 = 15;
 
 /// Versions that are remembered of one server.
 const VERSIONS_MAX: usize = 20;
-
-/// What is noted of one thing that went wrong; a source has its say in it.
-const NOTED_CHARACTERS_MAX: usize = 1000;
 
 /// What a source gave.
 #[derive(Default)]
@@ -312,10 +309,6 @@ fn told(error: &(dyn std::error::Error + 'static)) -> String {
         Some(cause) if cause != error.to_string() => format!("{error}: {cause}"),
         _ => error.to_string(),
     }
-}
-
-fn noted(problem: &str) -> String {
-    problem.chars().take(NOTED_CHARACTERS_MAX).collect()
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, SourceError> {

@@ -3,9 +3,9 @@
 //! Every route is registered together with its description (`utoipa_axum::routes!`), which is made from the handler's own
 //! types: a route that is not in the document cannot be reached.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::LazyLock};
 
-use axum::{Extension, Json};
+use axum::Json;
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::{
@@ -24,6 +24,9 @@ use utoipa::{
 const BELOW: &str = "/v1";
 
 const SCHEME: &str = "administrator";
+
+/// Made when somebody asks for it: there are two routers, and most brokers are never asked.
+static DOCUMENT: LazyLock<Value> = LazyLock::new(|| finished(super::documented().split_for_parts().1));
 
 /// Why something was not done.
 #[derive(Serialize, ToSchema)]
@@ -67,7 +70,7 @@ pub(super) fn base() -> OpenApi {
 }
 
 /// The document with what is true of every route.
-pub(super) fn finished(mut document: OpenApi) -> Arc<Value> {
+fn finished(mut document: OpenApi) -> Value {
     let scheme = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
         .description(Some("The broker's token: the file `token` in its data folder"));
@@ -80,7 +83,7 @@ pub(super) fn finished(mut document: OpenApi) -> Arc<Value> {
         operations.into_iter().flatten().for_each(with_errors);
         document.paths.paths.insert(format!("{BELOW}{path}"), item);
     }
-    Arc::new(serde_json::to_value(document).unwrap_or_default())
+    serde_json::to_value(document).unwrap_or_default()
 }
 
 fn with_errors(operation: &mut Operation) {
@@ -108,8 +111,8 @@ fn with_errors(operation: &mut Operation) {
     operation_id = "broker_openapi",
     responses((status = 200, description = "The document", body = Object)),
 )]
-pub(super) async fn document(Extension(document): Extension<Arc<Value>>) -> Json<Value> {
-    Json(document.as_ref().clone())
+pub(super) async fn document() -> Json<&'static Value> {
+    Json(&DOCUMENT)
 }
 
 #[cfg(test)]

@@ -96,7 +96,7 @@ pub(super) async fn add(
     }
     let resolved = state.inner.supervisor.resolve(url.as_str(), server.reference.as_deref()).await;
     let commit = resolved.map_err(|error| bad(format!("the server was not added: {error}")))?;
-    let what = format!("add server {name}: pin {} at {commit}", url.as_str());
+    let what = format!("add server {name}: pin {} at {commit}", shown(url.as_str()));
     state.recorded(Kind::Catalog, &principal, &what).await?;
     let entry = server.entry(&name, &url, &commit);
     let (at, added) = (state.clone(), name.clone());

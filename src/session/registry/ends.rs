@@ -67,12 +67,14 @@ impl Sessions {
     ///
     /// # Errors
     ///
-    /// When the operator's limits do not allow that, or it could not be committed.
+    /// When the operator's limits do not allow that, it has ended, or it could not be committed.
     pub async fn extend(&self, session: &Session, ttl: u64) -> Result<Timestamp, SessionsError> {
         let at = self.expiry(ttl, session.created_at(), self.clock.now())?;
         let what = format!("extend to {at}");
         self.audit.note(&subject(session.id(), session.principal(), &what), Status::Success, None).await?;
-        self.store.set_session_expiry(session.id(), at).await?;
+        if !self.store.set_session_expiry(session.id(), at).await? {
+            return Err(SessionsError::Ended);
+        }
         session.put_expiry(at);
         self.ends_sooner.notify_one();
         Ok(at)

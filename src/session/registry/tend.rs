@@ -8,7 +8,10 @@ use std::{
 use tokio::time::Instant;
 
 use super::{Sessions, SessionsError};
-use crate::store::{StoreError, sessions::SessionKind};
+use crate::store::{
+    StoreError,
+    sessions::{SessionKind, SessionRow},
+};
 
 /// How often sessions are looked through for ones to drop or end.
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
@@ -17,7 +20,8 @@ const SWEEP_EVERY: Duration = Duration::from_secs(30);
 const FORGET_AFTER: Duration = Duration::from_secs(300);
 
 impl Sessions {
-    /// Ends what a broker before this one left open that cannot be found again: sessions of processes that are gone.
+    /// Ends what a broker before this one left open that cannot be found again: sessions of processes that are gone. Those
+    /// whose streams are here, because they are new or have come back, are in memory.
     ///
     /// # Errors
     ///
@@ -25,7 +29,8 @@ impl Sessions {
     pub async fn end_orphans(&self) -> Result<usize, SessionsError> {
         let rows = self.store.live_sessions().await?;
         let mut ended = 0;
-        for row in rows.into_iter().filter(|row| row.kind == SessionKind::Process) {
+        let is_gone = |row: &SessionRow| row.kind == SessionKind::Process && self.in_memory(&row.id).is_none();
+        for row in rows.into_iter().filter(is_gone) {
             self.end(&row.id, "its process ended").await?;
             ended += 1;
         }

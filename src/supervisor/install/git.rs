@@ -8,16 +8,13 @@ use std::{
     time::Duration,
 };
 
-use super::{InstallError, Installer, PackageSpec, Registry, installer_for, label};
+use super::{InstallError, Installer, PackageSpec, Registry, Step, installer_for, key, label};
 use crate::{catalog::git::Command, supervisor::process::Executable};
 
 const SOURCE: &str = "source";
 
-/// Asking a repository which commit a branch is.
-pub(super) const RESOLVING: &str = "resolve";
-
-/// Somebody waits for the answer to that.
-pub(super) const RESOLVE_MAX: Duration = Duration::from_secs(60);
+/// Somebody waits to be told which commit a branch is.
+const RESOLVE_MAX: Duration = Duration::from_secs(60);
 
 /// The commit of a clone.
 const COMMIT: &str = ".commit";
@@ -44,8 +41,9 @@ impl Installer {
         let mut arguments = vec!["ls-remote", "--", url];
         arguments.extend(names.iter().map(String::as_str));
         std::fs::create_dir_all(&self.folder).map_err(|error| failed(error.to_string()))?;
-        let listed =
-            self.step(url, RESOLVING, &self.folder, git, &arguments).await.map_err(|error| explained(error, url))?;
+        let asking = Step { program: git, arguments: &arguments, folder: &self.folder, needs_login: true };
+        let limit = self.limit.min(RESOLVE_MAX);
+        let listed = self.step(url, "resolve", asking, limit).await.map_err(|error| explained(error, url))?;
         let known: Vec<(&str, &str)> = listed.lines().filter_map(|line| line.split_once('\t')).collect();
         let found = names.iter().find_map(|name| known.iter().find(|(_, known)| known == name));
         match found {
@@ -64,15 +62,14 @@ impl Installer {
         let revision = package.version.as_deref().unwrap_or("HEAD");
         self.run(package, folder, "git", &["init", "--quiet", SOURCE]).await?;
         self.run(package, &source, "git", &["remote", "add", "--", "origin", url]).await?;
-        self.run(package, &source, "git", &["fetch", "--quiet", "--depth=1", "--", "origin", revision])
-            .await
-            .map_err(|error| explained(error, url))?;
+        self.ask(package, &source, &["fetch", "--quiet", "--depth=1", "--", "origin", revision]).await?;
         self.run(package, &source, "git", &["checkout", "--quiet", "--detach", "FETCH_HEAD"]).await?;
         if source.join(".gitmodules").exists() {
             let update = ["submodule", "--quiet", "update", "--init", "--recursive", "--depth=1"];
-            self.run(package, &source, "git", &update).await.map_err(|error| explained(error, url))?;
+            self.ask(package, &source, &update).await?;
         }
-        let commit = self.step(&label(package), "commit", &source, "git", &["rev-parse", "HEAD"]).await?;
+        let naming = Step { program: "git", arguments: &["rev-parse", "HEAD"], folder: &source, needs_login: false };
+        let commit = self.step(&label(package), "commit", naming, self.limit).await?;
         std::fs::write(folder.join(COMMIT), commit)
             .map_err(|error| InstallError::Failed { package: label(package), problem: error.to_string() })?;
         match (&package.install, &package.run) {
@@ -81,6 +78,13 @@ impl Installer {
             (None, Some(_)) => Ok(()),
             (None, None) => self.git_by_its_files(package, folder, &source).await,
         }
+    }
+
+    /// Has git talk to the repository.
+    async fn ask(&self, package: &PackageSpec, source: &Path, arguments: &[&str]) -> Result<(), InstallError> {
+        let step = Step { program: "git", arguments, folder: source, needs_login: true };
+        let asked = self.step(&label(package), &key(package), step, self.limit).await;
+        asked.map(|_| ()).map_err(|error| explained(error, &package.identifier))
     }
 
     async fn command(&self, package: &PackageSpec, source: &Path, command: &str) -> Result<(), InstallError> {
@@ -112,7 +116,7 @@ impl Installer {
         }
         let pinned = package.version.clone().filter(|version| is_commit(version));
         pinned.or_else(|| {
-            let kept = std::fs::read_to_string(self.folder.join(super::key(package)).join(COMMIT)).ok()?;
+            let kept = std::fs::read_to_string(self.folder.join(key(package)).join(COMMIT)).ok()?;
             Some(kept.trim().to_owned()).filter(|commit| is_commit(commit))
         })
     }

@@ -33,8 +33,9 @@ pub(super) struct Step<'a> {
     pub(super) program: &'a str,
     pub(super) arguments: &'a [&'a str],
     pub(super) folder: &'a Path,
-    /// What marks its processes, and what they start.
-    pub(super) label: &'a str,
+    /// Whether it asks a repository, which may want the login of the broker's user. Nothing that runs code of somebody
+    /// else's does.
+    pub(super) needs_login: bool,
 }
 
 /// It did not end well.
@@ -66,14 +67,17 @@ impl Last {
 }
 
 impl Step<'_> {
-    /// Runs it, for at most `limit`. Gives the last of its standard output.
-    pub(super) async fn run(&self, limit: Duration) -> Result<String, StepError> {
+    /// Runs it, for at most `limit`; `label` marks its processes, and what they start. Gives the last of its standard
+    /// output.
+    pub(super) async fn run(&self, label: &str, limit: Duration) -> Result<String, StepError> {
         let program = self.program;
-        let mut child =
-            self.command().spawn().map_err(|error| StepError::Failed(format!("could not start {program}: {error}")))?;
-        let left = Left {
+        let mut child = self
+            .command(label)
+            .spawn()
+            .map_err(|error| StepError::Failed(format!("could not start {program}: {error}")))?;
+        let mut left = Left {
             group: child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw),
-            label: self.label.to_owned(),
+            label: label.to_owned(),
         };
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let (mut out, mut err) = (Last::default(), Last::default());
@@ -86,8 +90,9 @@ impl Step<'_> {
                     _ = &mut reading => (child.wait().await, true),
                 }
             };
-            let Ok((status, read)) = tokio::time::timeout(limit, ended).await else { return Err(StepError::Timeout) };
-            left.end();
+            let ended = tokio::time::timeout(limit, ended).await;
+            left.end().await;
+            let Ok((status, read)) = ended else { return Err(StepError::Timeout) };
             if !read {
                 let _ = tokio::time::timeout(DRAIN_MAX, reading).await;
             }
@@ -102,20 +107,22 @@ impl Step<'_> {
         Err(StepError::Failed(format!("{} ended with {} and said: {said}", what.trim(), describe(Some(status)))))
     }
 
-    fn command(&self) -> Command {
+    fn command(&self, label: &str) -> Command {
         let configures = |name: &std::ffi::OsStr| {
             name.to_str().is_some_and(|name| INSTALLER_PREFIXES.iter().any(|prefix| name.starts_with(prefix)))
         };
+        let mut inherited = vec!["HOME".to_owned(), "USER".to_owned()];
+        inherited.extend(self.needs_login.then(|| "SSH_AUTH_SOCK".to_owned()));
         let mut command = Command::new(self.program);
         command
             .args(self.arguments)
             .current_dir(self.folder)
             .env_clear()
-            .envs(base_environment(&["HOME".to_owned(), "USER".to_owned(), "SSH_AUTH_SOCK".to_owned()]))
+            .envs(base_environment(&inherited))
             .env("GIT_SSH_COMMAND", "ssh -o BatchMode=yes")
             .envs(std::env::vars_os().filter(|(name, _)| configures(name)))
             .envs(NO_QUESTIONS)
-            .env(orphans::VARIABLE, self.label)
+            .env(orphans::VARIABLE, label)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -125,23 +132,74 @@ impl Step<'_> {
     }
 }
 
-/// What a step leaves running: ended whatever becomes of whoever waits for it.
+/// What a step leaves running: ended once, whatever becomes of whoever waits for it.
 struct Left {
+    /// Until it is ended: afterwards the number may be another group's.
     group: Option<Pid>,
     label: String,
 }
 
 impl Left {
-    fn end(&self) {
-        if let Some(group) = self.group {
-            let _ = kill_process_group(group, Signal::KILL);
+    async fn end(&mut self) {
+        if let Some(ending) = self.begin_to_end() {
+            let _ = ending.await;
         }
-        orphans::kill_labelled(&self.label);
+    }
+
+    fn begin_to_end(&mut self) -> Option<tokio::task::JoinHandle<usize>> {
+        let _ = kill_process_group(self.group.take()?, Signal::KILL);
+        let label = std::mem::take(&mut self.label);
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => Some(runtime.spawn_blocking(move || orphans::kill_labelled(&label))),
+            Err(_) => {
+                orphans::kill_labelled(&label);
+                None
+            }
+        }
     }
 }
 
 impl Drop for Left {
     fn drop(&mut self) {
-        self.end();
+        // It goes on without being waited for.
+        let _ending = self.begin_to_end();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_step_that_nobody_waits_for_leaves_nothing_running() {
+        let folder = tempfile::tempdir().unwrap();
+        let label = format!("{}/step/", folder.path().display());
+        let arguments = ["-c", "setsid sleep 1000 & sleep 1000"];
+        let step = Step { program: "sh", arguments: &arguments, folder: folder.path(), needs_login: false };
+        let running = async {
+            while orphans::labelled(&label).len() < 3 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            _ = step.run(&label, Duration::from_secs(600)) => panic!("it ended"),
+            () = running => {}
+        }
+        while !orphans::labelled(&label).is_empty() {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_step_left_behind_has_ended_when_it_has() {
+        let folder = tempfile::tempdir().unwrap();
+        let label = format!("{}/step/", folder.path().display());
+        let arguments = ["-c", "setsid sleep 1000 & echo done"];
+        let step = Step { program: "sh", arguments: &arguments, folder: folder.path(), needs_login: false };
+        let said = step.run(&label, Duration::from_secs(600)).await.ok();
+        assert_eq!(said.as_deref(), Some("done"));
+        while !orphans::labelled(&label).is_empty() {
+            tokio::task::yield_now().await;
+        }
     }
 }

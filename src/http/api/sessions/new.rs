@@ -23,6 +23,7 @@ use super::{
 use crate::{
     audit::Kind,
     caller::Caller,
+    catalog::source::shown,
     ids::{Principal, ServerName, Token},
     session::{NewSession, Session},
     store::sessions::SessionKind,
@@ -223,7 +224,7 @@ impl ApiState {
     async fn made(&self, principal: &Principal, plan: Plan) -> Result<Made, ApiError> {
         let wanted = self.inner.tools.wanted(&plan.mcp).await.map_err(|problems| not_made(&problems))?;
         for own in wanted.iter().filter_map(|server| server.own.as_ref()) {
-            self.recorded(Kind::Catalog, principal, &format!("pin {} at {}", own.url, own.commit)).await?;
+            self.recorded(Kind::Catalog, principal, &format!("pin {} at {}", shown(&own.url), own.commit)).await?;
         }
         let token = Token::random();
         let kind = if plan.name.is_some() { SessionKind::Named } else { SessionKind::Url };
