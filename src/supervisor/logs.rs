@@ -9,7 +9,7 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::Key;
+use super::{Key, tail::LINE_BYTES};
 use crate::{
     clock::{SharedClock, Timestamp},
     ids::{ServerName, SessionId},
@@ -128,11 +128,11 @@ impl Sink {
         // Numbered while the lock is held, so that whoever has read up to a number has missed none below it.
         let number = *self.logs.newest.borrow() + 1;
         let own = kept.entry(self.key.clone()).or_default();
-        own.bytes += text.len();
+        own.bytes += text.len() + LINE_BYTES;
         own.lines.push_back((number, at, text.to_owned()));
         while own.bytes > self.logs.bytes_max {
             match own.lines.pop_front() {
-                Some((.., old)) => own.bytes -= old.len(),
+                Some((.., old)) => own.bytes -= old.len() + LINE_BYTES,
                 None => break,
             }
         }
@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn lines_of_all_servers_are_in_one_order_and_bounded_for_each() {
-        let logs = Logs::new(Arc::new(SystemClock), 4);
+        let logs = Logs::new(Arc::new(SystemClock), 2 * (2 + LINE_BYTES));
         let (a, b): (ServerName, ServerName) = ("a".parse().unwrap(), "b".parse().unwrap());
         for (server, text) in [(&a, "a1"), (&b, "b1"), (&a, "a2"), (&a, "a3")] {
             logs.of(None, server).line(text);

@@ -10,6 +10,9 @@ use super::logs::Sink;
 /// A line longer than this is cut.
 const LINE_BYTES_MAX: usize = 1000;
 
+/// What keeping a line takes besides its text.
+pub(super) const LINE_BYTES: usize = 48;
+
 /// A bounded memory of lines; old ones make room for new ones. Clones share it.
 #[derive(Debug, Clone)]
 pub(crate) struct Tail {
@@ -41,19 +44,23 @@ impl Tail {
         Self { sink: self.sink.clone(), ..Self::new(bytes_max) }
     }
 
-    /// Keeps a line.
+    /// Keeps a line, unless it is blank.
     pub(crate) fn line(&self, line: &str) {
         let line: String = printable(line);
-        if let Some(sink) = &self.sink {
+        let is_blank = line.trim().is_empty();
+        if let Some(sink) = self.sink.as_ref().filter(|_| !is_blank) {
             sink.line(&line);
         }
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         lines.count += 1;
-        lines.bytes += line.len();
+        if is_blank {
+            return;
+        }
+        lines.bytes += line.len() + LINE_BYTES;
         lines.kept.push_back(line);
         while lines.bytes > lines.bytes_max {
             match lines.kept.pop_front() {
-                Some(old) => lines.bytes -= old.len(),
+                Some(old) => lines.bytes -= old.len() + LINE_BYTES,
                 None => break,
             }
         }
@@ -66,7 +73,7 @@ impl Tail {
         lines.bytes = 0;
     }
 
-    /// How many lines there have been.
+    /// How many lines there have been, with blank ones: each is a sign of life.
     pub(crate) fn count(&self) -> u64 {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner).count
     }
@@ -105,16 +112,34 @@ fn printable(line: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::logs::{Logs, Wanted},
+        *,
+    };
+    use crate::clock::SystemClock;
 
     #[test]
     fn old_lines_make_room() {
-        let tail = Tail::new(10);
+        let tail = Tail::new(2 * (4 + LINE_BYTES));
         for line in ["aaaa", "bbbb", "cccc"] {
             tail.line(line);
         }
         assert_eq!(tail.last(10), "bbbb\ncccc");
         assert_eq!(tail.last(1), "cccc");
+    }
+
+    #[test]
+    fn short_lines_and_blank_ones_are_bounded_too() {
+        let logs = Logs::new(Arc::new(SystemClock), 10 * LINE_BYTES);
+        let tail = Tail::new(10 * LINE_BYTES).told_to(logs.of(None, &"flood".parse().unwrap()));
+        tail.line("x");
+        for _ in 0..1000 {
+            ["", "\n", " \t\r\n", "\u{1b}[0m"].iter().for_each(|blank| tail.line(blank));
+        }
+        let kept = || logs.lines(&Wanted { lines_max: 10_000, ..Wanted::default() }).len();
+        assert_eq!((tail.last(10_000).as_str(), kept(), tail.count()), ("x", 1, 4001));
+        (0..1000).for_each(|_| tail.line("y"));
+        assert_eq!((tail.last(10_000).lines().count(), kept()), (9, 9));
     }
 
     #[test]
