@@ -7,12 +7,14 @@ use std::{
     fs,
     os::unix::fs::{PermissionsExt as _, symlink},
     path::{Path, PathBuf},
+    process::Stdio,
 };
 
 use tokio::process::Command;
 
 use crate::support::{
     FixtureCatalog,
+    broker::eventually,
     process::{Home, Ran, program},
 };
 
@@ -284,12 +286,33 @@ async fn a_file_that_cannot_be_changed_is_left_as_it_is() {
 async fn two_at_once_take_turns_and_nothing_is_lost() {
     let user = User::new();
     let path = user.write(".claude.json", "{\"mcpServers\": {}}");
-    let both = ["claude-code"; 8].map(|client| user.command(&["connect", client, "--force"]).output());
-    for output in futures_util::future::join_all(both).await {
-        assert!(output.unwrap().status.success());
+    // Whoever reads the file before its turn writes an old text.
+    let held = fs::File::open(user.folder()).unwrap();
+    held.lock().unwrap();
+    let connect = |name| {
+        let mut command = user.command(&["connect", "claude-code", "--session", name]);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let both = [connect("one"), connect("two")];
+    let waiting = |pid: u32| {
+        let locks = fs::read_to_string("/proc/locks").unwrap();
+        locks.lines().any(|line| line.contains("->") && line.split_whitespace().any(|word| word == pid.to_string()))
+    };
+    eventually("both wait for the folder", async || both.iter().filter_map(tokio::process::Child::id).all(waiting))
+        .await;
+    let meanwhile = "{\"mcpServers\": {\"other\": {\"command\": \"npx\"}}}";
+    fs::write(&path, meanwhile).unwrap();
+    drop(held);
+    let mut copies = 0;
+    for child in both {
+        let said = Ran(child.wait_with_output().await.unwrap()).ok();
+        copies += usize::from(said.contains("what was there before is in "));
     }
+    assert_eq!(copies, 1, "the second one has found an entry of ours");
+    assert_eq!(fs::read_to_string(user.folder().join(".claude.json.mcp-broker-backup")).unwrap(), meanwhile);
     let file: serde_json::Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
-    assert_eq!(file["mcpServers"].as_object().unwrap().len(), 1);
+    assert_eq!(file["mcpServers"]["other"]["command"], "npx");
+    assert_eq!(file["mcpServers"]["mcp-broker"]["command"], "mcp-broker");
     let left: Vec<PathBuf> = fs::read_dir(user.folder()).unwrap().flatten().map(|entry| entry.path()).collect();
     assert!(
         left.iter().all(|path| !path.display().to_string().contains(".mcp-broker-")
