@@ -232,6 +232,67 @@ async fn what_would_change_can_be_seen_before_and_without_the_token() {
 }
 
 #[tokio::test]
+async fn a_token_that_is_in_the_file_already_is_not_shown_either() {
+    let (user, path) = user_of_cursor();
+    user.client(&["connect", "cursor", "--http", "--token-in-file"]).await.ok();
+    for change in [&["connect", "cursor"][..], &["disconnect", "cursor"]] {
+        let shown = user.client(&[change, &["--print"]].concat()).await.ok();
+        assert!(shown.contains("\"Bearer <token>\"") && !shown.contains(TOKEN), "{shown}");
+    }
+    // Nor is one that was another's, or another broker's.
+    let old = "a \\\"quoted\\\" token";
+    let with = |key: &str, value: &str| {
+        let entry = format!("{{\"url\": \"http://127.0.0.1:1/mcp\", \"{key}\": {{\"Authorization\": \"{value}\"}}}}");
+        format!("{{\"mcpServers\": {{\n\"mcp-broker\": {entry}\n}}}}\n")
+    };
+    for (value, said) in [(format!("Bearer {old}"), "\"Bearer <token>\""), (old.to_owned(), "\"<token>\"")] {
+        fs::write(&path, with("headers", &value)).unwrap();
+        let shown = user.client(&["connect", "cursor", "--http", "--print"]).await.ok();
+        assert!(shown.contains(said) && !shown.contains("quoted"), "{shown}");
+        assert!(shown.contains("Bearer ${env:MCP_BROKER_TOKEN}"), "a reference is shown: {shown}");
+    }
+}
+
+#[tokio::test]
+async fn showing_makes_neither_a_token_nor_a_broker() {
+    let user = User::new();
+    let data = user.folder().join(".local/share/mcp-broker");
+    fs::remove_dir_all(&data).unwrap();
+    let shown = user.client(&["connect", "claude-code", "--http", "--token-in-file", "--print"]).await.ok();
+    assert!(shown.contains("Bearer <token>"), "{shown}");
+    assert!(!data.exists());
+    // What starts the broker itself needs no token, nor one that is in order.
+    fs::create_dir_all(&data).unwrap();
+    fs::write(data.join("token"), "short").unwrap();
+    user.client(&["connect", "claude-code"]).await.ok();
+    assert!(!user.client(&["connect", "claude-code", "--http"]).await.err().is_empty());
+}
+
+#[tokio::test]
+async fn an_entry_that_is_replaced_by_force_is_kept_and_comes_back() {
+    let (user, path) = user_of_cursor();
+    let foreign = "{\"mcpServers\": {\"mcp-broker\": {\"command\": \"npx\", \"env\": {\"KEY\": \"mine\"}}}}\n";
+    fs::write(&path, foreign).unwrap();
+    let said = user.client(&["connect", "cursor", "--force"]).await.ok();
+    assert!(said.contains("what was there before is in ") && said.contains(".mcp-broker-backup"), "{said}");
+    assert_eq!(fs::read_to_string(backup(&path)).unwrap(), foreign);
+    // Once more, and in another way: the copy stays.
+    user.client(&["connect", "cursor", "--http", "--token-in-file", "--force"]).await.ok();
+    assert_eq!(fs::read_to_string(backup(&path)).unwrap(), foreign);
+    user.client(&["disconnect", "cursor"]).await.ok();
+    assert_eq!(fs::read_to_string(&path).unwrap(), foreign);
+    assert!(!backup(&path).exists());
+    // Taken out by force, it is kept too, also when the file goes.
+    for _ in 0..2 {
+        let said = user.client(&["disconnect", "cursor", "--force"]).await.ok();
+        assert!(said.contains("is disconnected") && said.contains("what was there before is in "), "{said}");
+        assert_eq!(fs::read_to_string(backup(&path)).unwrap(), foreign);
+        assert!(!fs::read_to_string(&path).unwrap_or_default().contains("npx"));
+        fs::write(&path, foreign).unwrap();
+    }
+}
+
+#[tokio::test]
 async fn a_link_is_followed_and_stays_one() {
     let user = User::new();
     let real = user.write("dotfiles/cursor.json", "{}\n");
