@@ -147,23 +147,28 @@ fn row(tool: &Value) -> Vec<String> {
     let text = |key: &str| tool[key].as_str().unwrap_or("-").to_owned();
     let first = text("description").lines().next().unwrap_or_default().to_owned();
     let listed = if tool["listed"] == true { "yes" } else { "no" };
-    vec![text("name"), text("server"), listed.to_owned(), output::plain(&first)]
+    [text("name"), text("server"), listed.to_owned(), first].map(|cell| output::plain(&cell)).to_vec()
+}
+
+/// Prints what servers have a say in.
+fn say(text: impl AsRef<str>) {
+    output::say(output::clean(text.as_ref()));
 }
 
 fn inspect(tool: &Value) -> anyhow::Result<()> {
     let text = |key: &str| tool[key].as_str();
-    output::say(format!("name:        {}", text("name").unwrap_or("-")));
-    output::say(format!("server:      {}", text("server").unwrap_or("the broker itself")));
+    say(format!("name:        {}", text("name").unwrap_or("-")));
+    say(format!("server:      {}", text("server").unwrap_or("the broker itself")));
     if let Some(title) = text("title") {
-        output::say(format!("title:       {title}"));
+        say(format!("title:       {title}"));
     }
     for (hint, value) in tool["annotations"].as_object().into_iter().flatten() {
-        output::say(format!("{:<13}{value}", format!("{hint}:")));
+        say(format!("{:<13}{value}", format!("{hint}:")));
     }
-    output::say(format!("\n{}", text("description").unwrap_or("no description")));
-    output::say(format!("\ninput: {}", serde_json::to_string_pretty(&tool["inputSchema"])?));
+    say(format!("\n{}", text("description").unwrap_or("no description")));
+    say(format!("\ninput: {}", serde_json::to_string_pretty(&tool["inputSchema"])?));
     if !tool["outputSchema"].is_null() {
-        output::say(format!("\noutput: {}", serde_json::to_string_pretty(&tool["outputSchema"])?));
+        say(format!("\noutput: {}", serde_json::to_string_pretty(&tool["outputSchema"])?));
     }
     Ok(())
 }
@@ -173,20 +178,20 @@ fn show(result: &Value) -> anyhow::Result<()> {
     let blocks = result["content"].as_array().cloned().unwrap_or_default();
     for block in &blocks {
         match (block["type"].as_str(), block["text"].as_str()) {
-            (Some("text"), Some(text)) => output::say(text),
+            (Some("text"), Some(text)) => say(text),
             (Some("image" | "audio"), _) => {
                 let bytes = block["data"].as_str().map_or(0, |data| data.len() * 3 / 4);
                 let kind = block["mimeType"].as_str().unwrap_or("data");
-                output::say(format!("[{kind}, {bytes} bytes: --format json has it]"));
+                say(format!("[{kind}, {bytes} bytes: --format json has it]"));
             }
             (Some("resource"), _) if block["resource"]["text"].is_string() => {
-                output::say(block["resource"]["text"].as_str().unwrap_or_default());
+                say(block["resource"]["text"].as_str().unwrap_or_default());
             }
-            _ => output::say(block.to_string()),
+            _ => say(block.to_string()),
         }
     }
     if blocks.is_empty() && !result["structuredContent"].is_null() {
-        output::say(serde_json::to_string_pretty(&result["structuredContent"])?);
+        say(serde_json::to_string_pretty(&result["structuredContent"])?);
     }
     Ok(())
 }

@@ -45,6 +45,20 @@ async fn tools_are_listed_shown_and_called_with_values_of_their_types() {
 }
 
 #[tokio::test]
+async fn what_servers_say_gives_the_terminal_no_orders_and_is_exact_as_json() {
+    let (broker, home) = broker().await;
+    let odd = json!({"text": "a\u{1b}]0;title\u{7}\u{1b}[31m\tb\r\nc\u{9b}2J"}).to_string();
+    let shown = home.run(&["tool", "call", "echo", "--json", &odd]).await.ok();
+    assert!(shown.contains("a ]0;title  [31m\tb\nc 2J\n"), "{shown:?}");
+    assert!(shown.chars().all(|c| !c.is_control() || c == '\n' || c == '\t'), "{shown:?}");
+    let exact = home.run(&["tool", "call", "echo", "--json", &odd, "--format", "json"]).await.ok();
+    let exact: Value = serde_json::from_str(&exact).unwrap();
+    let said = exact["content"][0]["text"].as_str().unwrap();
+    assert!(said.contains("a\u{1b}]0;title\u{7}\u{1b}[31m\tb\r\nc\u{9b}2J"), "{said:?}");
+    broker.terminate().await;
+}
+
+#[tokio::test]
 async fn a_tool_that_failed_has_an_exit_code_of_its_own_and_every_call_is_recorded() {
     let (broker, home) = broker().await;
     let failed = home.run(&["tool", "call", "fail"]).await;
