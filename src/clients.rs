@@ -266,7 +266,7 @@ impl Config {
     }
 
     fn format(&self) -> Format {
-        self.client.format(&self.path)
+        self.client.format()
     }
 
     fn edit_error(&self, source: EditError) -> ClientError {
