@@ -198,6 +198,12 @@ impl Audit {
         self.redactor.redact(text)
     }
 
+    /// What takes secrets' values out.
+    #[must_use]
+    pub fn redactor(&self) -> Redactor {
+        self.redactor.clone()
+    }
+
     /// Commits the opening event.
     ///
     /// # Errors

@@ -90,7 +90,7 @@ pub struct Outcome {
     pub before: Option<String>,
     /// Nothing where the file goes.
     pub after: Option<String>,
-    /// Whether a copy of what is there is to be kept. A copy never holds our entry: that may hold a token.
+    /// Whether a copy of what is there is to be kept. A copy never holds an entry that is ours: that may hold a token.
     pub keep: bool,
     /// The copy is put back, and no longer needed.
     pub restored: bool,
@@ -129,18 +129,16 @@ impl Config {
         let pieces = self.pieces(way)?;
         let format = self.format();
         let found = self.found(before, &self.client.keys())?;
-        if !force && found.iter().flatten().any(|entry| !entry::is_ours(entry)) {
-            return Err(ClientError::Foreign { path: self.path.clone() });
-        }
+        let is_foreign = self.is_foreign(&found, force)?;
         let text = before.map_or_else(|| self.heading(), str::to_owned);
         let after = format.with(&text, &pieces).map_err(|source| self.edit_error(source))?;
-        let keep = found.iter().all(Option::is_none);
+        let keep = is_foreign || found.iter().all(Option::is_none);
         Ok(Outcome { before: before.map(str::to_owned), after: Some(after), keep, restored: false })
     }
 
     /// What `disconnect` makes of a text, given the text that was there before `connect`, if that is known.
     ///
-    /// Where nothing else has changed since, that is the text from before.
+    /// Where nothing else has changed since, that is the text from before, with the entry that was replaced by force.
     ///
     /// # Errors
     ///
@@ -159,27 +157,33 @@ impl Config {
         if found.iter().all(Option::is_none) {
             return Ok(unchanged);
         }
-        if !force && found.iter().flatten().any(|entry| !entry::is_ours(entry)) {
-            return Err(ClientError::Foreign { path: self.path.clone() });
-        }
+        let is_foreign = self.is_foreign(&found, force)?;
         let there: Vec<Piece> = keys
             .iter()
             .zip(&found)
             .filter_map(|(key, entry)| Some(Piece { value: entry.clone()?, ..key.clone() }))
             .collect();
         let format = self.format();
+        let is_ours = |file: &Value| keys.iter().any(|key| key.find(file).is_some_and(entry::is_ours));
         let leads_here = |old: &str| {
-            let had_none = keys.iter().all(|key| format.parse(old).is_ok_and(|file| key.find(&file).is_none()));
+            let had_none = format.parse(old).is_ok_and(|file| !is_ours(&file));
             had_none && format.with(old, &there).is_ok_and(|with| with == text)
         };
-        if let Some(backup) = backup.filter(|backup| leads_here(backup)) {
+        if let Some(backup) = backup.filter(|backup| !is_foreign && leads_here(backup)) {
             return Ok(Outcome { after: Some(backup.to_owned()), restored: true, ..unchanged });
         }
         if backup.is_none() && leads_here(&self.heading()) {
-            return Ok(Outcome { after: None, ..unchanged });
+            return Ok(Outcome { after: None, keep: is_foreign, ..unchanged });
         }
         let after = format.without(text, &keys).map_err(|source| self.edit_error(source))?;
-        Ok(Outcome { after: Some(after), ..unchanged })
+        Ok(Outcome { after: Some(after), keep: is_foreign, ..unchanged })
+    }
+
+    /// The tokens in a text's entries of our name, which are not for showing. References to one are none.
+    #[must_use]
+    pub fn tokens(&self, text: Option<&str>) -> Vec<String> {
+        let found = self.found(text, &self.client.keys()).unwrap_or_default();
+        found.into_iter().flatten().flat_map(|entry| entry::tokens(&Value::Object(entry))).collect()
     }
 
     /// What a text says of the broker.
@@ -225,6 +229,15 @@ impl Config {
         }
     }
 
+    /// Whether an entry of our name is somebody else's, which is an error if it is not to be replaced all the same.
+    fn is_foreign(&self, found: &[Option<Map<String, Value>>], force: bool) -> Result<bool, ClientError> {
+        let is_foreign = found.iter().flatten().any(|entry| !entry::is_ours(entry));
+        if is_foreign && !force {
+            return Err(ClientError::Foreign { path: self.path.clone() });
+        }
+        Ok(is_foreign)
+    }
+
     fn check(&self, way: &Way) -> Result<(), ClientError> {
         let unasked = matches!(way, Way::Http { written_out: false, .. });
         let is_shared = matches!(self.level, Level::Project(_)) && self.client.token_from() == TokenFrom::ItsFile;
@@ -253,7 +266,7 @@ impl Config {
     }
 
     fn format(&self) -> Format {
-        self.client.format(&self.path)
+        self.client.format()
     }
 
     fn edit_error(&self, source: EditError) -> ClientError {

@@ -16,14 +16,17 @@ use crate::{
     http::socket,
     lifecycle::Tasks,
 };
-use std::sync::Arc;
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 /// An answer larger than this is not read.
 const ANSWER_BYTES_MAX: usize = 256 << 20;
 
 /// A broker that can be asked.
 pub(super) enum Broker {
-    Running { settings: Box<Settings> },
+    Running { data_folder: PathBuf },
     Own { app: Box<App>, router: Router },
 }
 
@@ -32,8 +35,8 @@ impl Broker {
     ///
     /// Profiles that every session is to have are left alone then: commands are what a missing one is made with.
     pub(super) async fn find(mut settings: Settings) -> anyhow::Result<Self> {
-        if socket::connect(&settings.data_folder).await.is_ok() {
-            return Ok(Self::Running { settings: Box::new(settings) });
+        if let Some(running) = Self::running(&settings).await {
+            return Ok(running);
         }
         settings.profiles.clear();
         let folder = DataFolder::take(&settings.data_folder)?;
@@ -41,6 +44,12 @@ impl Broker {
         let app = App::open(settings, folder, Arc::new(SystemClock), tasks).await?;
         let router = socket::router(&app.parts);
         Ok(Self::Own { app: Box::new(app), router })
+    }
+
+    /// The broker that runs on the data folder, if one does; nothing is started or made.
+    pub(super) async fn running(settings: &Settings) -> Option<Self> {
+        socket::connect(&settings.data_folder).await.ok()?;
+        Some(Self::Running { data_folder: settings.data_folder.clone() })
     }
 
     /// Whether it is a process of its own.
@@ -59,7 +68,7 @@ impl Broker {
     pub(super) async fn ask(&self, method: Method, path: &str, body: Option<Value>) -> anyhow::Result<Value> {
         let request = request(method, path, body.as_ref())?;
         let (status, bytes) = match self {
-            Self::Running { settings } => over_socket(settings, request).await?,
+            Self::Running { data_folder } => over_socket(data_folder, request).await?,
             Self::Own { router, .. } => {
                 let response = router.clone().oneshot(request.map(Body::new)).await?;
                 let status = response.status();
@@ -100,8 +109,8 @@ fn request(method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<R
         .body(Full::from(bytes))?)
 }
 
-async fn over_socket(settings: &Settings, request: Request<Full<Bytes>>) -> anyhow::Result<(StatusCode, Bytes)> {
-    let stream = socket::connect(&settings.data_folder).await.context("the broker has stopped answering")?;
+async fn over_socket(data_folder: &Path, request: Request<Full<Bytes>>) -> anyhow::Result<(StatusCode, Bytes)> {
+    let stream = socket::connect(data_folder).await.context("the broker has stopped answering")?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let asking = async {
         let response = sender.send_request(request).await?;

@@ -12,7 +12,7 @@ use super::{Global, broker::Broker, output};
 use crate::{
     clients::{Client, ClientError, Config, Level, NAME, State, Surroundings, TokenFrom, Way, file, project_folder},
     config::Settings,
-    http::{load_token, socket},
+    http::load_token,
 };
 use show::{Format, Row};
 
@@ -108,13 +108,17 @@ pub(super) async fn run(global: &Global, command: ClientCommand) -> anyhow::Resu
             let config = Config::of(client, place.level()?, &around)?;
             let settings = global.settings()?;
             let way = if way.http {
-                let ways = Ways::with_token(global, settings).await?;
+                let ways = if change.print {
+                    Ways::known(global, settings).await?
+                } else {
+                    Ways::with_token(global, settings).await?
+                };
                 if !ways.serves {
                     output::note(format!("note: nothing listens at {} now: `mcp-broker serve` does", ways.url));
                 }
-                ways.http(way.token_in_file)?
+                ways.http(way.token_in_file)
             } else {
-                Ways::known(global, settings).await?.stdio(way.session.as_deref())
+                Started::by(global, &settings)?.way(way.session.as_deref())
             };
             connect(&config, &around, &way, &change).await?;
         }
@@ -130,7 +134,7 @@ async fn connect(config: &Config, around: &Surroundings, way: &Way, change: &Cha
     if change.print {
         let before = file::read(&config.path)?;
         let outcome = config.connected(before.as_deref(), way, change.force)?;
-        show::diff(&config.path, &outcome, way);
+        show::diff(config, &outcome);
         return Ok(());
     }
     let was_there = config.client.is_installed(around);
@@ -193,7 +197,7 @@ async fn disconnect(config: &Config, change: &ChangeArgs) -> anyhow::Result<()> 
     if change.print {
         let (before, backup) = (file::read(&config.path)?, file::read(&file::backup_of(&config.path)?)?);
         let outcome = config.disconnected(before.as_deref(), backup.as_deref(), change.force)?;
-        show::diff(&config.path, &outcome, &Way::Stdio { command: String::new(), args: Vec::new() });
+        show::diff(config, &outcome);
         return Ok(());
     }
     let plan = |before: Option<&str>, backup: Option<&str>| config.disconnected(before, backup, change.force);
@@ -204,6 +208,9 @@ async fn disconnect(config: &Config, change: &ChangeArgs) -> anyhow::Result<()> 
         outcome if outcome.restored => format!("{title} is disconnected: {path} is what it was before"),
         _ => format!("{title} is disconnected: {path}"),
     });
+    if let Some(backup) = &written.backup {
+        output::say(format!("what was there before is in {}", backup.display()));
+    }
     Ok(())
 }
 
@@ -240,34 +247,32 @@ fn rows(around: &Surroundings, place: &Place, ways: &[Way]) -> anyhow::Result<Ve
 
 /// The ways in which clients reach this broker.
 struct Ways {
-    command: String,
-    arguments: Vec<String>,
+    started: Started,
     url: String,
     token: Option<String>,
-    settings: Settings,
+    token_file: PathBuf,
     /// Whether somebody listens at the address.
     serves: bool,
 }
 
 impl Ways {
-    /// Changes nothing: where there is no token yet, there is no way over HTTP.
+    /// Changes nothing: where there is no token yet, its place is shown.
     async fn known(global: &Global, settings: Settings) -> anyhow::Result<Self> {
-        let token = settings.data_folder.join("token");
-        let has_token = token.is_file();
-        let address = if socket::connect(&settings.data_folder).await.is_ok() {
-            let status = Broker::find(settings.clone()).await?.ask_once(Method::GET, "/v1/status", None).await?;
-            status["url"].as_str().map(str::to_owned)
-        } else {
-            None
+        let started = Started::by(global, &settings)?;
+        let token_file = std::path::absolute(settings.data_folder.join("token"))?;
+        let token = match token_file.is_file() {
+            true => Some(load_token(&settings.data_folder)?.0.reveal().to_owned()),
+            false => None,
+        };
+        let address = match Broker::running(&settings).await {
+            Some(broker) => broker.ask_once(Method::GET, "/v1/status", None).await?["url"].as_str().map(str::to_owned),
+            None => None,
         };
         let serves = address.is_some();
         let base = address.unwrap_or_else(|| format!("http://{}", settings.http.listen));
         // An address that stands for all of this machine's is none to connect to.
         let base = base.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:");
-        let url = format!("{base}/mcp");
-        let token = if has_token { Some(load_token(&settings.data_folder)?.0.reveal().to_owned()) } else { None };
-        let (command, arguments) = program(global, &settings)?;
-        Ok(Self { command, arguments, url, token, settings, serves })
+        Ok(Self { started, url: format!("{base}/mcp"), token, token_file, serves })
     }
 
     /// Makes a token if there is none.
@@ -275,43 +280,51 @@ impl Ways {
         if !settings.data_folder.join("token").is_file() {
             Broker::find(settings.clone()).await?.close().await;
         }
-        Self::known(global, settings).await
+        let ways = Self::known(global, settings).await?;
+        ways.token.as_ref().context("the data folder has no token: start `mcp-broker serve` once")?;
+        Ok(ways)
     }
 
-    fn stdio(&self, session: Option<&str>) -> Way {
+    fn http(&self, written_out: bool) -> Way {
+        let token = self.token.clone().unwrap_or_else(|| show::TOKEN.to_owned());
+        Way::Http { url: self.url.clone(), token, token_file: self.token_file.clone(), written_out }
+    }
+
+    fn all(&self) -> Vec<Way> {
+        let http = [false, true].into_iter().filter(|_| self.token.is_some()).map(|written_out| self.http(written_out));
+        std::iter::once(self.started.way(None)).chain(http).collect()
+    }
+}
+
+/// This program as a client starts it: by its name if that finds it, and with what it was told to use.
+struct Started {
+    command: String,
+    arguments: Vec<String>,
+}
+
+impl Started {
+    fn by(global: &Global, settings: &Settings) -> anyhow::Result<Self> {
+        let own = std::env::current_exe().context("could not find out where this program is")?;
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let found = std::env::split_paths(&path).map(|folder| folder.join(NAME)).find(|program| program.is_file());
+        let same = |found: &PathBuf| found.canonicalize().ok() == own.canonicalize().ok();
+        let command = if found.as_ref().is_some_and(same) { NAME.to_owned() } else { own.display().to_string() };
+        let mut arguments = Vec::new();
+        if global.data_dir.is_some() {
+            arguments.push("--data-dir".to_owned());
+            arguments.push(std::path::absolute(&settings.data_folder)?.display().to_string());
+        }
+        if let Some(config) = &global.config {
+            arguments.push("--config".to_owned());
+            arguments.push(std::path::absolute(config)?.display().to_string());
+        }
+        Ok(Self { command, arguments })
+    }
+
+    fn way(&self, session: Option<&str>) -> Way {
         let mut args = vec!["stdio".to_owned()];
         args.extend(self.arguments.clone());
         args.extend(session.into_iter().flat_map(|name| ["--session".to_owned(), name.to_owned()]));
         Way::Stdio { command: self.command.clone(), args }
     }
-
-    fn http(&self, written_out: bool) -> anyhow::Result<Way> {
-        let token = self.token.clone().context("the data folder has no token: start `mcp-broker serve` once")?;
-        let token_file = std::path::absolute(self.settings.data_folder.join("token"))?;
-        Ok(Way::Http { url: self.url.clone(), token, token_file, written_out })
-    }
-
-    fn all(&self) -> Vec<Way> {
-        let http = [false, true].into_iter().filter_map(|written_out| self.http(written_out).ok());
-        std::iter::once(self.stdio(None)).chain(http).collect()
-    }
-}
-
-/// This program as a client starts it: by its name if that finds it, and with what it was told to use.
-fn program(global: &Global, settings: &Settings) -> anyhow::Result<(String, Vec<String>)> {
-    let own = std::env::current_exe().context("could not find out where this program is")?;
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).map(|folder| folder.join(NAME)).find(|program| program.is_file());
-    let same = |found: &PathBuf| found.canonicalize().ok() == own.canonicalize().ok();
-    let command = if found.as_ref().is_some_and(same) { NAME.to_owned() } else { own.display().to_string() };
-    let mut arguments = Vec::new();
-    if global.data_dir.is_some() {
-        arguments.push("--data-dir".to_owned());
-        arguments.push(std::path::absolute(&settings.data_folder)?.display().to_string());
-    }
-    if let Some(config) = &global.config {
-        arguments.push("--config".to_owned());
-        arguments.push(std::path::absolute(config)?.display().to_string());
-    }
-    Ok((command, arguments))
 }

@@ -50,16 +50,22 @@ struct Entry {
 }
 
 pub(super) async fn run(global: &Global, args: LogsArgs) -> anyhow::Result<ExitCode> {
-    let broker = Broker::find(global.settings()?).await?;
+    let settings = global.settings()?;
+    let broker = match Broker::running(&settings).await {
+        Some(running) => running,
+        None if args.follow => {
+            bail!(
+                "no broker is running on this data folder, so there is nothing to follow: `mcp-broker serve` starts one"
+            )
+        }
+        None => Broker::find(settings).await?,
+    };
     let outcome = show(&broker, &args).await;
     broker.close().await;
     outcome.map(|()| ExitCode::SUCCESS)
 }
 
 async fn show(broker: &Broker, args: &LogsArgs) -> anyhow::Result<()> {
-    if args.follow && !broker.is_running() {
-        bail!("no broker is running on this data folder, so there is nothing to follow: `mcp-broker serve` starts one");
-    }
     let session = match &args.session {
         Some(session) => Some(id_of(broker, session).await?),
         None => None,

@@ -24,12 +24,19 @@ pub(super) fn complain(error: &anyhow::Error) {
             text.push_str(&format!("\n  because: {cause}"));
         }
     }
-    note(text);
+    // Some of it is what servers said.
+    note(clean(&text));
 }
 
 /// On one line, without what moves a terminal's cursor.
 pub(super) fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// On its lines, without what moves a terminal's cursor, colours it, or gives it orders.
+pub(super) fn clean(text: &str) -> String {
+    let is_kept = |c: &char| *c != '\r';
+    text.chars().filter(is_kept).map(|c| if c.is_control() && !matches!(c, '\n' | '\t') { ' ' } else { c }).collect()
 }
 
 /// Prints rows in columns as wide as they need to be, below their headings if there are any. The last column is as long

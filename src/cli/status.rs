@@ -2,13 +2,12 @@
 
 use std::process::ExitCode;
 
-use anyhow::anyhow;
+use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use http::Method;
 use serde_json::{Value, json};
 
 use super::{Global, broker::Broker, output, session::id_of};
-use crate::http::socket;
 
 #[derive(Debug, Args)]
 pub(super) struct StatusArgs {
@@ -34,14 +33,13 @@ enum Format {
 pub(super) async fn run(global: &Global, args: StatusArgs) -> anyhow::Result<ExitCode> {
     let settings = global.settings()?;
     let folder = settings.data_folder.clone();
+    let running = Broker::running(&settings).await;
     if args.check {
-        let status = match socket::connect(&folder).await {
-            Ok(_) => Broker::find(settings).await?.ask_once(Method::GET, "/v1/status", None).await,
-            Err(error) => Err(anyhow!(error).context("no broker is running")),
-        };
-        return status.map(|_| ExitCode::SUCCESS);
+        let broker = running.context("no broker is running")?;
+        broker.ask_once(Method::GET, "/v1/status", None).await?;
+        return Ok(ExitCode::SUCCESS);
     }
-    if socket::connect(&folder).await.is_err() {
+    let Some(broker) = running else {
         match args.format {
             Format::Json => output::say(json!({"running": false, "data_folder": folder}).to_string()),
             Format::Table => {
@@ -50,8 +48,7 @@ pub(super) async fn run(global: &Global, args: StatusArgs) -> anyhow::Result<Exi
             }
         }
         return Ok(ExitCode::SUCCESS);
-    }
-    let broker = Broker::find(settings).await?;
+    };
     let mut status = broker.ask(Method::GET, "/v1/status", None).await?;
     if let Some(session) = &args.session {
         let id = id_of(&broker, session).await?;
@@ -59,7 +56,6 @@ pub(super) async fn run(global: &Global, args: StatusArgs) -> anyhow::Result<Exi
             servers.retain(|server| server["session"] == id.as_str());
         }
     }
-    broker.close().await;
     match args.format {
         Format::Json => {
             let servers = status["running"].take();

@@ -9,7 +9,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use http::Method;
 use serde_json::{Value, json};
 
-use super::{Global, broker::Broker, output, session::chosen};
+use super::{Global, broker::Broker, encoded, output, session::chosen};
 use arguments::Given;
 
 /// The exit code for a tool that ran and said that it failed.
@@ -92,7 +92,7 @@ async fn answer(broker: &Broker, command: ToolCommand) -> anyhow::Result<ExitCod
         }
         ToolCommand::Inspect { name, at } => {
             let session = chosen(broker, at.session.as_deref()).await?;
-            let tool = named(&tools(broker, &session).await?, &name)?;
+            let tool = named(broker, &session, &name).await?;
             match at.format {
                 Format::Json => output::say(serde_json::to_string_pretty(&tool)?),
                 Format::Table => inspect(&tool)?,
@@ -101,7 +101,7 @@ async fn answer(broker: &Broker, command: ToolCommand) -> anyhow::Result<ExitCod
         ToolCommand::Call { name, values, json, at } => {
             let session = chosen(broker, at.session.as_deref()).await?;
             let given = Given::read(json.as_deref(), &values)?;
-            let tool = named(&tools(broker, &session).await?, &name)?;
+            let tool = named(broker, &session, &name).await?;
             let arguments = given.typed(&tool["inputSchema"])?;
             let body = json!({"name": tool["name"], "arguments": arguments});
             let path = format!("/v1/sessions/{session}/tools");
@@ -124,17 +124,12 @@ async fn tools(broker: &Broker, session: &str) -> anyhow::Result<Vec<Value>> {
     Ok(answer["tools"].as_array().cloned().unwrap_or_default())
 }
 
-/// The tool of that name, or the only one whose server calls it that.
-fn named(tools: &[Value], wanted: &str) -> anyhow::Result<Value> {
-    let ends = format!("__{wanted}");
-    let is_it = |tool: &&Value| tool["name"] == wanted;
-    let ends_so = |tool: &&Value| tool["name"].as_str().is_some_and(|name| name.ends_with(&ends));
-    if let Some(tool) = tools.iter().find(is_it) {
-        return Ok(tool.clone());
-    }
-    let same: Vec<&Value> = tools.iter().filter(ends_so).collect();
-    match same.as_slice() {
-        [tool] => Ok((*tool).clone()),
+/// The tool that the broker takes a name for.
+async fn named(broker: &Broker, session: &str, wanted: &str) -> anyhow::Result<Value> {
+    let path = format!("/v1/sessions/{session}/tools?name={}", encoded(wanted));
+    let mut answer = broker.ask(Method::GET, &path, None).await?;
+    match answer["tools"].as_array_mut().map(std::mem::take).unwrap_or_default().as_mut_slice() {
+        [tool] => Ok(tool.take()),
         [] => bail!("the session has no tool `{wanted}`: `mcp-broker tool ls` lists those that it has"),
         several => {
             let names: Vec<&str> = several.iter().filter_map(|tool| tool["name"].as_str()).collect();
@@ -147,23 +142,28 @@ fn row(tool: &Value) -> Vec<String> {
     let text = |key: &str| tool[key].as_str().unwrap_or("-").to_owned();
     let first = text("description").lines().next().unwrap_or_default().to_owned();
     let listed = if tool["listed"] == true { "yes" } else { "no" };
-    vec![text("name"), text("server"), listed.to_owned(), output::plain(&first)]
+    [text("name"), text("server"), listed.to_owned(), first].map(|cell| output::plain(&cell)).to_vec()
+}
+
+/// Prints what servers have a say in.
+fn say(text: impl AsRef<str>) {
+    output::say(output::clean(text.as_ref()));
 }
 
 fn inspect(tool: &Value) -> anyhow::Result<()> {
     let text = |key: &str| tool[key].as_str();
-    output::say(format!("name:        {}", text("name").unwrap_or("-")));
-    output::say(format!("server:      {}", text("server").unwrap_or("the broker itself")));
+    say(format!("name:        {}", text("name").unwrap_or("-")));
+    say(format!("server:      {}", text("server").unwrap_or("the broker itself")));
     if let Some(title) = text("title") {
-        output::say(format!("title:       {title}"));
+        say(format!("title:       {title}"));
     }
     for (hint, value) in tool["annotations"].as_object().into_iter().flatten() {
-        output::say(format!("{:<13}{value}", format!("{hint}:")));
+        say(format!("{:<13}{value}", format!("{hint}:")));
     }
-    output::say(format!("\n{}", text("description").unwrap_or("no description")));
-    output::say(format!("\ninput: {}", serde_json::to_string_pretty(&tool["inputSchema"])?));
+    say(format!("\n{}", text("description").unwrap_or("no description")));
+    say(format!("\ninput: {}", serde_json::to_string_pretty(&tool["inputSchema"])?));
     if !tool["outputSchema"].is_null() {
-        output::say(format!("\noutput: {}", serde_json::to_string_pretty(&tool["outputSchema"])?));
+        say(format!("\noutput: {}", serde_json::to_string_pretty(&tool["outputSchema"])?));
     }
     Ok(())
 }
@@ -173,20 +173,20 @@ fn show(result: &Value) -> anyhow::Result<()> {
     let blocks = result["content"].as_array().cloned().unwrap_or_default();
     for block in &blocks {
         match (block["type"].as_str(), block["text"].as_str()) {
-            (Some("text"), Some(text)) => output::say(text),
+            (Some("text"), Some(text)) => say(text),
             (Some("image" | "audio"), _) => {
                 let bytes = block["data"].as_str().map_or(0, |data| data.len() * 3 / 4);
                 let kind = block["mimeType"].as_str().unwrap_or("data");
-                output::say(format!("[{kind}, {bytes} bytes: --format json has it]"));
+                say(format!("[{kind}, {bytes} bytes: --format json has it]"));
             }
             (Some("resource"), _) if block["resource"]["text"].is_string() => {
-                output::say(block["resource"]["text"].as_str().unwrap_or_default());
+                say(block["resource"]["text"].as_str().unwrap_or_default());
             }
-            _ => output::say(block.to_string()),
+            _ => say(block.to_string()),
         }
     }
     if blocks.is_empty() && !result["structuredContent"].is_null() {
-        output::say(serde_json::to_string_pretty(&result["structuredContent"])?);
+        say(serde_json::to_string_pretty(&result["structuredContent"])?);
     }
     Ok(())
 }

@@ -176,6 +176,38 @@ pub(super) fn starts_broker(entry: &Map<String, Value>) -> bool {
     name.is_some_and(|name| name.trim_end_matches(".exe") == NAME) && line.iter().any(|word| word == "stdio")
 }
 
+/// The tokens that are written out in an entry, wherever they are.
+pub(super) fn tokens(entry: &Value) -> Vec<String> {
+    let is_token = |name: &str| name == TOKEN_VARIABLE || name.eq_ignore_ascii_case("authorization");
+    match entry {
+        Value::String(text) => bearer(text).and_then(written_out).into_iter().collect(),
+        Value::Array(items) => items.iter().flat_map(tokens).collect(),
+        Value::Object(fields) => {
+            let of = |(name, value): (&String, &Value)| match value {
+                Value::String(text) if is_token(name) => {
+                    written_out(bearer(text).unwrap_or(text)).into_iter().collect()
+                }
+                value => tokens(value),
+            };
+            fields.iter().flat_map(of).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// What comes after `Bearer`.
+fn bearer(text: &str) -> Option<&str> {
+    const SCHEME: &str = "bearer ";
+    text.to_ascii_lowercase().find(SCHEME).map(|at| &text[at + SCHEME.len()..])
+}
+
+/// A token, if the text is one and does not stand for one that is elsewhere.
+fn written_out(text: &str) -> Option<String> {
+    let text = text.trim();
+    let refers = ["${", "{file:", "{env:"].iter().any(|start| text.starts_with(start));
+    (!text.is_empty() && !refers).then(|| text.to_owned())
+}
+
 fn object(value: Value) -> Map<String, Value> {
     match value {
         Value::Object(object) => object,

@@ -8,16 +8,15 @@
 //! | Cursor | `~/.cursor/mcp.json`, `.cursor/mcp.json` | <https://cursor.com/docs/mcp> |
 //! | VS Code | `Code/User/mcp.json`, `.vscode/mcp.json` | <https://code.visualstudio.com/docs/copilot/reference/mcp-configuration> |
 //! | Gemini CLI | `~/.gemini/settings.json` (`$GEMINI_CLI_HOME`), `.gemini/settings.json` | <https://geminicli.com/docs/tools/mcp-server> |
-//! | Goose | `~/.config/goose/config.yaml`, `%APPDATA%\Block\goose\config\config.yaml` | <https://block.github.io/goose/docs/guides/config-files>, references to the environment in its pull request 5439 |
-//! | Zed | `~/.config/zed/settings.json`, `%APPDATA%\Zed\settings.json`, `.zed/settings.json` | <https://zed.dev/docs/ai/mcp> |
+//! | Goose | `~/.config/goose/config.yaml` | <https://block.github.io/goose/docs/guides/config-files>, references to the environment in its pull request 5439 |
+//! | Zed | `~/.config/zed/settings.json`, `.zed/settings.json` | <https://zed.dev/docs/ai/mcp> |
 //! | Windsurf | `~/.codeium/windsurf/mcp_config.json` | <https://docs.windsurf.com/windsurf/cascade/mcp> |
 //! | Continue | `~/.continue/config.yaml` (`$CONTINUE_GLOBAL_DIR`), `.continue/mcpServers/*.yaml` | <https://docs.continue.dev/customize/deep-dives/mcp> |
 //! | LM Studio | `~/.lmstudio/mcp.json`, in older installations `~/.cache/lm-studio/mcp.json` | <https://lmstudio.ai/docs/app/mcp> |
 //! | opencode | `~/.config/opencode/opencode.json` or `.jsonc`, `opencode.json` or `.jsonc` | <https://opencode.ai/docs/mcp-servers> |
 //!
 //! `docker/mcp-gateway`'s `pkg/client/config.yml` has the same places for those that it knows, but for Claude Desktop on
-//! Linux and Zed on Windows. On Windows the broker itself does not run; the places are kept for who shares a home folder
-//! with it, and tested like the others.
+//! Linux. The broker does not run on Windows, so places there are not among them.
 
 use std::{
     collections::BTreeMap,
@@ -54,7 +53,6 @@ pub enum Client {
 pub enum Os {
     Linux,
     MacOs,
-    Windows,
 }
 
 /// What decides where files are.
@@ -65,15 +63,14 @@ pub struct Surroundings {
     pub environment: BTreeMap<String, String>,
 }
 
-/// Where a client's files are. Places begin with a variable; without its own value `$XDG_CONFIG_HOME` is `~/.config`,
-/// `$APPDATA` is `~/AppData/Roaming`. The first that exists is taken, or else the first.
+/// Where a client's files are. Places begin with a variable; without its own value `$XDG_CONFIG_HOME` is `~/.config`. The
+/// first that exists is taken, or else the first.
 struct Places {
     title: &'static str,
     /// A variable that names the folder, and the file in it.
     moved: Option<(&'static str, &'static str)>,
     linux: &'static [&'static str],
     macos: &'static [&'static str],
-    windows: &'static [&'static str],
     project: &'static [&'static str],
     /// Programs and folders that show that it is installed.
     signs: &'static [&'static str],
@@ -96,7 +93,6 @@ impl Surroundings {
         match name {
             "HOME" => Some(self.home.clone()),
             "XDG_CONFIG_HOME" => Some(set.unwrap_or_else(|| self.home.join(".config"))),
-            "APPDATA" => Some(set.unwrap_or_else(|| self.home.join("AppData/Roaming"))),
             _ => set,
         }
     }
@@ -116,25 +112,10 @@ impl Surroundings {
 }
 
 impl Client {
-    pub(super) const ALL: [Self; 12] = [
-        Self::ClaudeCode,
-        Self::ClaudeDesktop,
-        Self::Codex,
-        Self::Cursor,
-        Self::VsCode,
-        Self::Gemini,
-        Self::Goose,
-        Self::Zed,
-        Self::Windsurf,
-        Self::Continue,
-        Self::LmStudio,
-        Self::OpenCode,
-    ];
-
     /// All that are known.
     #[must_use]
     pub fn all() -> &'static [Self] {
-        &Self::ALL
+        Self::value_variants()
     }
 
     /// What it is called by people.
@@ -155,7 +136,6 @@ impl Client {
         let candidates = match around.os {
             Os::Linux => places.linux,
             Os::MacOs => places.macos,
-            Os::Windows => places.windows,
         };
         first(candidates.iter().filter_map(|place| around.place(place)).collect())
     }
@@ -179,15 +159,13 @@ impl Client {
 
     /// How its file is written.
     #[must_use]
-    pub fn format(self, path: &Path) -> Format {
+    pub fn format(self) -> Format {
         match self {
             Self::ClaudeCode | Self::ClaudeDesktop | Self::Windsurf | Self::LmStudio => Format::Json,
             // Their parsers take comments; an opencode.json is read like an opencode.jsonc.
             Self::Cursor | Self::VsCode | Self::Gemini | Self::Zed | Self::OpenCode => Format::Jsonc,
             Self::Codex => Format::Toml,
-            Self::Goose => Format::Yaml,
-            Self::Continue if path.extension().is_some_and(|end| end == "json") => Format::Json,
-            Self::Continue => Format::Yaml,
+            Self::Goose | Self::Continue => Format::Yaml,
         }
     }
 
@@ -197,7 +175,6 @@ impl Client {
             moved: None,
             linux: place,
             macos: place,
-            windows: place,
             project,
             signs,
         };
@@ -214,9 +191,8 @@ impl Client {
                     "$XDG_CONFIG_HOME/claude/claude_desktop_config.json",
                 ],
                 macos: &["$HOME/Library/Application Support/Claude/claude_desktop_config.json"],
-                windows: &["$APPDATA/Claude/claude_desktop_config.json"],
                 project: &[],
-                signs: &["claude-desktop", "/Applications/Claude.app", "$APPDATA/Claude", "$XDG_CONFIG_HOME/Claude"],
+                signs: &["claude-desktop", "/Applications/Claude.app", "$XDG_CONFIG_HOME/Claude"],
             },
             Self::Codex => Places {
                 moved: Some(("CODEX_HOME", "config.toml")),
@@ -233,9 +209,8 @@ impl Client {
                 moved: None,
                 linux: &["$XDG_CONFIG_HOME/Code/User/mcp.json"],
                 macos: &["$HOME/Library/Application Support/Code/User/mcp.json"],
-                windows: &["$APPDATA/Code/User/mcp.json"],
                 project: &[".vscode/mcp.json"],
-                signs: &["code", "$XDG_CONFIG_HOME/Code", "$APPDATA/Code", "/Applications/Visual Studio Code.app"],
+                signs: &["code", "$XDG_CONFIG_HOME/Code", "/Applications/Visual Studio Code.app"],
             },
             Self::Gemini => Places {
                 moved: Some(("GEMINI_CLI_HOME", ".gemini/settings.json")),
@@ -246,13 +221,11 @@ impl Client {
                     &["gemini", "$HOME/.gemini"],
                 )
             },
-            Self::Goose => Places {
-                windows: &["$APPDATA/Block/goose/config/config.yaml"],
-                ..same("Goose", &["$XDG_CONFIG_HOME/goose/config.yaml"], &[], &["goose", "$XDG_CONFIG_HOME/goose"])
-            },
+            Self::Goose => {
+                same("Goose", &["$XDG_CONFIG_HOME/goose/config.yaml"], &[], &["goose", "$XDG_CONFIG_HOME/goose"])
+            }
             Self::Zed => Places {
                 macos: &["$HOME/.config/zed/settings.json"],
-                windows: &["$APPDATA/Zed/settings.json"],
                 ..same(
                     "Zed",
                     &["$XDG_CONFIG_HOME/zed/settings.json"],
@@ -307,48 +280,36 @@ mod tests {
 
     #[test]
     fn every_client_has_its_file_on_every_system() {
-        let table: Vec<String> = Client::ALL
-            .into_iter()
+        let table: Vec<String> = Client::all()
+            .iter()
             .flat_map(|client| {
-                [Os::Linux, Os::MacOs, Os::Windows].map(|os| client.user_file(&around(os, &[])).display().to_string())
+                [Os::Linux, Os::MacOs].map(|os| client.user_file(&around(os, &[])).display().to_string())
             })
             .map(|path| path.replace("/nowhere/ann", "~"))
             .collect();
         insta::assert_snapshot!(table.join("\n"), @"
         ~/.claude.json
         ~/.claude.json
-        ~/.claude.json
         ~/.config/Claude/claude_desktop_config.json
         ~/Library/Application Support/Claude/claude_desktop_config.json
-        ~/AppData/Roaming/Claude/claude_desktop_config.json
         ~/.codex/config.toml
         ~/.codex/config.toml
-        ~/.codex/config.toml
-        ~/.cursor/mcp.json
         ~/.cursor/mcp.json
         ~/.cursor/mcp.json
         ~/.config/Code/User/mcp.json
         ~/Library/Application Support/Code/User/mcp.json
-        ~/AppData/Roaming/Code/User/mcp.json
-        ~/.gemini/settings.json
         ~/.gemini/settings.json
         ~/.gemini/settings.json
         ~/.config/goose/config.yaml
         ~/.config/goose/config.yaml
-        ~/AppData/Roaming/Block/goose/config/config.yaml
         ~/.config/zed/settings.json
         ~/.config/zed/settings.json
-        ~/AppData/Roaming/Zed/settings.json
-        ~/.codeium/windsurf/mcp_config.json
         ~/.codeium/windsurf/mcp_config.json
         ~/.codeium/windsurf/mcp_config.json
         ~/.continue/config.yaml
         ~/.continue/config.yaml
-        ~/.continue/config.yaml
         ~/.lmstudio/mcp.json
         ~/.lmstudio/mcp.json
-        ~/.lmstudio/mcp.json
-        ~/.config/opencode/opencode.json
         ~/.config/opencode/opencode.json
         ~/.config/opencode/opencode.json
         ");

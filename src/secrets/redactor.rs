@@ -6,7 +6,6 @@ use arc_swap::ArcSwap;
 
 use super::SecretValue;
 
-/// What stands where a value was.
 /// What stands where a secret was.
 pub const REDACTED: &str = "[redacted]";
 
@@ -14,13 +13,13 @@ pub const REDACTED: &str = "[redacted]";
 const VALUE_BYTES_MIN: usize = 6;
 
 /// Knows every secret's value, and replaces it wherever it appears. Clones share what they know.
-#[derive(Clone, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Redactor {
     values: Arc<ArcSwap<Vec<SecretValue>>>,
 }
 
 impl Redactor {
-    pub(super) fn replace(&self, mut values: Vec<SecretValue>) {
+    pub(crate) fn replace(&self, mut values: Vec<SecretValue>) {
         values.retain(|value| value.reveal().len() >= VALUE_BYTES_MIN);
         values.sort_by_key(|value| std::cmp::Reverse(value.reveal().len()));
         self.values.store(Arc::new(values));

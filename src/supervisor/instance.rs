@@ -160,7 +160,7 @@ impl Instance {
         let (surface_sender, surface) = watch::channel(None);
         let events = broadcast::Sender::new(EVENTS_MAX);
         let stop = CancellationToken::new();
-        let tail = Tail::new(connector.limits.stderr_bytes_max);
+        let tail = Tail::new(connector.limits.stderr_bytes_max, audit.redactor());
         let in_use = Arc::new(InUse {
             users: AtomicUsize::new(0),
             called: AtomicBool::new(false),

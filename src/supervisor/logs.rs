@@ -9,7 +9,7 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::Key;
+use super::{Key, tail::LINE_BYTES};
 use crate::{
     clock::{SharedClock, Timestamp},
     ids::{ServerName, SessionId},
@@ -35,8 +35,8 @@ pub struct Wanted {
     pub session: Option<SessionId>,
     pub server: Option<ServerName>,
     /// Lines with higher numbers only.
-    pub after: u64,
-    /// The newest so many.
+    pub after: Option<u64>,
+    /// The newest so many; with `after` the oldest so many, for whoever reads on from there.
     pub lines_max: usize,
 }
 
@@ -48,10 +48,20 @@ pub struct Logs {
     bytes_max: usize,
 }
 
+type KeptLine = (u64, Timestamp, String);
+
 #[derive(Default)]
 struct Kept {
-    lines: VecDeque<(u64, Timestamp, String)>,
+    lines: VecDeque<KeptLine>,
     bytes: usize,
+}
+
+impl Kept {
+    /// Looks at no line up to that number: whoever follows asks at every line.
+    fn after(&self, number: u64) -> impl Iterator<Item = &KeptLine> {
+        let seen = self.lines.partition_point(|line| line.0 <= number);
+        self.lines.range(seen..)
+    }
 }
 
 /// Where one server's lines go.
@@ -85,22 +95,25 @@ impl Logs {
             wanted.session.as_ref().is_none_or(|session| key.session.as_ref() == Some(session))
                 && wanted.server.as_ref().is_none_or(|server| key.server == *server)
         };
-        let mut lines: Vec<Line> = kept
+        let after = wanted.after.unwrap_or(0);
+        let mut found: Vec<(&Key, &KeptLine)> = kept
             .iter()
             .filter(|(key, _)| is_wanted(key))
-            .flat_map(|(key, kept)| kept.lines.iter().map(move |line| (key, line)))
-            .filter(|(_, (number, ..))| *number > wanted.after)
-            .map(|(key, (number, at, text))| Line {
-                number: *number,
-                at: *at,
-                session: key.session.clone(),
-                server: key.server.clone(),
-                text: text.clone(),
-            })
+            .flat_map(|(key, kept)| kept.after(after).map(move |line| (key, line)))
             .collect();
-        lines.sort_unstable_by_key(|line| line.number);
-        let skipped = lines.len().saturating_sub(wanted.lines_max);
-        lines.split_off(skipped)
+        found.sort_unstable_by_key(|(_, line)| line.0);
+        let skipped = match wanted.after {
+            None => found.len().saturating_sub(wanted.lines_max),
+            Some(_) => 0,
+        };
+        let line = |(key, (number, at, text)): (&Key, &KeptLine)| Line {
+            number: *number,
+            at: *at,
+            session: key.session.clone(),
+            server: key.server.clone(),
+            text: text.clone(),
+        };
+        found.into_iter().skip(skipped).take(wanted.lines_max).map(line).collect()
     }
 
     /// Changes with every line; its value is the newest line's number.
@@ -128,11 +141,11 @@ impl Sink {
         // Numbered while the lock is held, so that whoever has read up to a number has missed none below it.
         let number = *self.logs.newest.borrow() + 1;
         let own = kept.entry(self.key.clone()).or_default();
-        own.bytes += text.len();
+        own.bytes += text.len() + LINE_BYTES;
         own.lines.push_back((number, at, text.to_owned()));
         while own.bytes > self.logs.bytes_max {
             match own.lines.pop_front() {
-                Some((.., old)) => own.bytes -= old.len(),
+                Some((.., old)) => own.bytes -= old.len() + LINE_BYTES,
                 None => break,
             }
         }
@@ -151,15 +164,31 @@ mod tests {
 
     #[test]
     fn lines_of_all_servers_are_in_one_order_and_bounded_for_each() {
-        let logs = Logs::new(Arc::new(SystemClock), 4);
+        let logs = Logs::new(Arc::new(SystemClock), 2 * (2 + LINE_BYTES));
         let (a, b): (ServerName, ServerName) = ("a".parse().unwrap(), "b".parse().unwrap());
         for (server, text) in [(&a, "a1"), (&b, "b1"), (&a, "a2"), (&a, "a3")] {
             logs.of(None, server).line(text);
         }
         assert_eq!(texts(&logs, Wanted::default()), ["b1", "a2", "a3"]);
         assert_eq!(texts(&logs, Wanted { server: Some(b), ..Wanted::default() }), ["b1"]);
-        assert_eq!(texts(&logs, Wanted { after: 3, ..Wanted::default() }), ["a3"]);
+        assert_eq!(texts(&logs, Wanted { after: Some(3), ..Wanted::default() }), ["a3"]);
         assert_eq!(*logs.newest().borrow(), 4);
+    }
+
+    #[test]
+    fn who_reads_on_is_given_every_line_whatever_the_limit() {
+        let logs = Logs::new(Arc::new(SystemClock), 10_000);
+        let (a, b): (ServerName, ServerName) = ("a".parse().unwrap(), "b".parse().unwrap());
+        (1..=9).for_each(|number| logs.of(None, if number % 2 == 0 { &a } else { &b }).line(&number.to_string()));
+        let numbers = |after, lines_max| -> Vec<u64> {
+            let wanted = Wanted { after, lines_max, ..Wanted::default() };
+            logs.lines(&wanted).iter().map(|line| line.number).collect()
+        };
+        assert_eq!(numbers(None, 4), [6, 7, 8, 9]);
+        assert_eq!(numbers(Some(0), 4), [1, 2, 3, 4]);
+        assert_eq!(numbers(Some(4), 4), [5, 6, 7, 8]);
+        assert_eq!(numbers(Some(8), 4), [9]);
+        assert!(numbers(Some(9), 4).is_empty());
     }
 
     #[test]

@@ -293,7 +293,7 @@ mod tests {
     use super::*;
 
     fn answered(bytes: &[u8], all: usize, success: bool, stderr: &str) -> Value {
-        let tail = Tail::new(1000);
+        let tail = Tail::new(1000, crate::secrets::Redactor::default());
         tail.lines(stderr);
         let end = End { success, how: "code 3".to_owned() };
         let result = Written { kept: bytes.to_vec(), bytes: all }.answer(&end, &tail);

@@ -6,14 +6,19 @@ use std::{
 };
 
 use super::logs::Sink;
+use crate::secrets::Redactor;
 
 /// A line longer than this is cut.
 const LINE_BYTES_MAX: usize = 1000;
+
+/// What keeping a line takes besides its text.
+pub(super) const LINE_BYTES: usize = 48;
 
 /// A bounded memory of lines; old ones make room for new ones. Clones share it.
 #[derive(Debug, Clone)]
 pub(crate) struct Tail {
     lines: Arc<Mutex<Lines>>,
+    redactor: Redactor,
     sink: Option<Sink>,
 }
 
@@ -26,8 +31,9 @@ struct Lines {
 }
 
 impl Tail {
-    pub(crate) fn new(bytes_max: usize) -> Self {
-        Self { lines: Arc::new(Mutex::new(Lines { kept: VecDeque::new(), count: 0, bytes: 0, bytes_max })), sink: None }
+    pub(crate) fn new(bytes_max: usize, redactor: Redactor) -> Self {
+        let lines = Lines { kept: VecDeque::new(), count: 0, bytes: 0, bytes_max };
+        Self { lines: Arc::new(Mutex::new(lines)), redactor, sink: None }
     }
 
     /// Has every line also go where the operator looks.
@@ -38,22 +44,28 @@ impl Tail {
     /// An empty one of the same size, whose lines go to the same place.
     pub(crate) fn another(&self) -> Self {
         let bytes_max = self.lines.lock().unwrap_or_else(PoisonError::into_inner).bytes_max;
-        Self { sink: self.sink.clone(), ..Self::new(bytes_max) }
+        Self { sink: self.sink.clone(), ..Self::new(bytes_max, self.redactor.clone()) }
     }
 
-    /// Keeps a line.
+    /// Keeps a line without the secrets that are known now, unless it is blank.
     pub(crate) fn line(&self, line: &str) {
-        let line: String = printable(line);
-        if let Some(sink) = &self.sink {
+        // As it was written, since cutting it would leave a part of a value; and again, since one may be coloured within.
+        let line = printable(&self.redactor.redact(line));
+        let line = self.redactor.redact(&line).into_owned();
+        let is_blank = line.trim().is_empty();
+        if let Some(sink) = self.sink.as_ref().filter(|_| !is_blank) {
             sink.line(&line);
         }
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         lines.count += 1;
-        lines.bytes += line.len();
+        if is_blank {
+            return;
+        }
+        lines.bytes += line.len() + LINE_BYTES;
         lines.kept.push_back(line);
         while lines.bytes > lines.bytes_max {
             match lines.kept.pop_front() {
-                Some(old) => lines.bytes -= old.len(),
+                Some(old) => lines.bytes -= old.len() + LINE_BYTES,
                 None => break,
             }
         }
@@ -66,7 +78,7 @@ impl Tail {
         lines.bytes = 0;
     }
 
-    /// How many lines there have been.
+    /// How many lines there have been, with blank ones: each is a sign of life.
     pub(crate) fn count(&self) -> u64 {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner).count
     }
@@ -105,11 +117,15 @@ fn printable(line: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::logs::{Logs, Wanted},
+        *,
+    };
+    use crate::clock::SystemClock;
 
     #[test]
     fn old_lines_make_room() {
-        let tail = Tail::new(10);
+        let tail = Tail::new(2 * (4 + LINE_BYTES), Redactor::default());
         for line in ["aaaa", "bbbb", "cccc"] {
             tail.line(line);
         }
@@ -118,8 +134,41 @@ mod tests {
     }
 
     #[test]
+    fn short_lines_and_blank_ones_are_bounded_too() {
+        let logs = Logs::new(Arc::new(SystemClock), 10 * LINE_BYTES);
+        let tail = Tail::new(10 * LINE_BYTES, Redactor::default()).told_to(logs.of(None, &"flood".parse().unwrap()));
+        tail.line("x");
+        for _ in 0..1000 {
+            ["", "\n", " \t\r\n", "\u{1b}[0m"].iter().for_each(|blank| tail.line(blank));
+        }
+        let kept = || logs.lines(&Wanted { lines_max: 10_000, ..Wanted::default() }).len();
+        assert_eq!((tail.last(10_000).as_str(), kept(), tail.count()), ("x", 1, 4001));
+        (0..1000).for_each(|_| tail.line("y"));
+        assert_eq!((tail.last(10_000).lines().count(), kept()), (9, 9));
+    }
+
+    #[test]
+    fn a_secret_is_not_kept_and_so_not_shown_when_it_is_none_any_more() {
+        let redactor = Redactor::default();
+        redactor.replace(vec!["hunter2-hunter2".to_owned().into()]);
+        let logs = Logs::new(Arc::new(SystemClock), 10_000);
+        let tail = Tail::new(10_000, redactor.clone()).told_to(logs.of(None, &"loud".parse().unwrap()));
+        tail.line("key hunter2-hunter2");
+        tail.line("key hunter2-\u{1b}[1mhunter2");
+        tail.line(&format!("{}hunter2-hunter2", "x".repeat(LINE_BYTES_MAX - 7)));
+        redactor.replace(Vec::new());
+        let shown: Vec<String> =
+            logs.lines(&Wanted { lines_max: 10, ..Wanted::default() }).into_iter().map(|line| line.text).collect();
+        assert_eq!(shown.len(), 3);
+        for text in [shown.join("\n"), tail.last(10)] {
+            assert_eq!(text.matches("key [redacted]").count(), 2, "{text}");
+            assert!(!text.contains("hunter2"), "{text}");
+        }
+    }
+
+    #[test]
     fn colours_and_control_characters_are_taken_out() {
-        let tail = Tail::new(1000);
+        let tail = Tail::new(1000, Redactor::default());
         tail.line("\u{1b}[31merror\u{1b}[0m\tx\u{7}");
         assert_eq!(tail.last(1), "error x ");
     }

@@ -10,13 +10,24 @@ use crate::{
     features::Feature,
     session::{
         Session, SessionsError,
-        menu::{Menu, MenuTool},
+        menu::{Found, Menu, MenuTool},
     },
     supervisor::{Key, State, Upstream},
 };
 
 /// How long a list waits for a server that has never run here. What it offers is announced when it is known.
 const LIST_WAIT: Duration = Duration::from_secs(10);
+
+/// What the name of a tool stands for in a session.
+pub enum Named {
+    /// A tool of the broker's own, or a script.
+    Own,
+    Tool(Box<MenuTool>),
+    /// Several servers have a tool of that name.
+    Several(Vec<MenuTool>),
+    /// It is not in this menu.
+    Nothing(Arc<Menu>),
+}
 
 impl Tools {
     /// The tools a client is listed.
@@ -158,6 +169,11 @@ impl Tools {
         self.context.menu(session, caller).await
     }
 
+    /// What a name stands for in a session, as `mcp-exec` takes it. Starts servers only as long as it is not known.
+    pub async fn find_tool(&self, session: &Arc<Session>, caller: &Caller, name: &str) -> Named {
+        self.context.find_tool(session, caller, name).await
+    }
+
     /// What a server's tool is called by in a session, if the server is on and has it. Starts the server if need be.
     pub async fn exposed(&self, session: &Arc<Session>, caller: &Caller, server: &str, tool: &str) -> Option<String> {
         let is_it = |known: &MenuTool| known.server.as_str() == server && known.tool.name == tool;
@@ -173,6 +189,19 @@ impl Context {
             Seat::Fixed(session) => Ok(Some(session.clone())),
             Seat::Handle(_) if !self.sessions.has_fixed() => Ok(None),
             Seat::Handle(principal) => self.sessions.of_principal(principal).await.map(Some),
+        }
+    }
+
+    pub(super) async fn find_tool(self: &Arc<Self>, session: &Arc<Session>, caller: &Caller, name: &str) -> Named {
+        // First, so that a server's tool of such a name is never taken for it.
+        if ManagementTool::named(name).is_some() || self.route_script(session, name, None).is_some() {
+            return Named::Own;
+        }
+        let menu = self.menu_with(session, caller, |menu| !matches!(menu.find_tool(name), Found::Nothing)).await;
+        match menu.find_tool(name) {
+            Found::Tool(tool) => Named::Tool(Box::new(tool.clone())),
+            Found::Ambiguous(tools) => Named::Several(tools.into_iter().cloned().collect()),
+            Found::Nothing => Named::Nothing(menu.clone()),
         }
     }
 
@@ -204,7 +233,7 @@ impl Context {
             return menu;
         }
         self.recall(session, caller).await;
-        if !complete() {
+        if !complete() && !enough(&session.menu(self.with_prefixes())) {
             let _ = tokio::time::timeout(limit, self.learn_surfaces(session, caller)).await;
         }
         session.menu(self.with_prefixes())

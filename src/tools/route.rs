@@ -10,7 +10,7 @@ use rmcp::model::{
 };
 use serde_json::Value;
 
-use super::{Context, ManagementTool, Operation, Seat, code_mode, failure::Failure};
+use super::{Context, ManagementTool, Operation, Seat, code_mode, failure::Failure, listing::Named};
 use crate::{
     audit::{Kind, Status},
     caller::Caller,
@@ -18,7 +18,7 @@ use crate::{
     ids::{ServerName, SessionId},
     session::{
         Session,
-        menu::{Found, Menu, MenuTool},
+        menu::{Menu, MenuTool},
     },
 };
 
@@ -108,7 +108,12 @@ impl Context {
     }
 
     /// A call of a tool that is a script, or reads what one returned, if it is one.
-    fn route_script(&self, session: &Arc<Session>, name: &str, arguments: Option<&JsonObject>) -> Option<Routed> {
+    pub(super) fn route_script(
+        &self,
+        session: &Arc<Session>,
+        name: &str,
+        arguments: Option<&JsonObject>,
+    ) -> Option<Routed> {
         if !self.features.enabled(Feature::CodeMode) {
             return None;
         }
@@ -177,20 +182,17 @@ impl Context {
         if let Some(routed) = self.route_script(&session, &wanted, arguments.as_ref()) {
             return routed;
         }
-        let menu = self.menu_with(&session, caller, |menu| !matches!(menu.find_tool(&wanted), Found::Nothing)).await;
-        let failure = match menu.find_tool(&wanted) {
-            Found::Tool(tool) => {
+        let failure = match self.find_tool(&session, caller, &wanted).await {
+            Named::Tool(tool) => {
                 params.arguments = arguments;
-                return to_tool(session, tool, params);
+                return to_tool(session, &tool, params);
             }
-            Found::Ambiguous(several) => {
+            Named::Several(several) => {
                 let names: Vec<&str> = several.iter().map(|tool| tool.exposed.as_str()).collect();
                 Failure::said(format!("several servers have a tool `{wanted}`: use one of {}", names.join(", ")))
             }
-            Found::Nothing if ManagementTool::named(&wanted).is_some() => {
-                Failure::said(format!("`{wanted}` is one of the broker's own tools: call it directly"))
-            }
-            Found::Nothing => Failure::said(format!(
+            Named::Own => Failure::said(format!("`{wanted}` is one of the broker's own tools: call it directly")),
+            Named::Nothing(menu) => Failure::said(format!(
                 "there is no tool `{wanted}` in this session{}. mcp-list shows what there is, mcp-find what could be added.",
                 did_you_mean(&menu, &wanted)
             )),

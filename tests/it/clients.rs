@@ -7,12 +7,14 @@ use std::{
     fs,
     os::unix::fs::{PermissionsExt as _, symlink},
     path::{Path, PathBuf},
+    process::Stdio,
 };
 
 use tokio::process::Command;
 
 use crate::support::{
     FixtureCatalog,
+    broker::eventually,
     process::{Home, Ran, program},
 };
 
@@ -230,6 +232,67 @@ async fn what_would_change_can_be_seen_before_and_without_the_token() {
 }
 
 #[tokio::test]
+async fn a_token_that_is_in_the_file_already_is_not_shown_either() {
+    let (user, path) = user_of_cursor();
+    user.client(&["connect", "cursor", "--http", "--token-in-file"]).await.ok();
+    for change in [&["connect", "cursor"][..], &["disconnect", "cursor"]] {
+        let shown = user.client(&[change, &["--print"]].concat()).await.ok();
+        assert!(shown.contains("\"Bearer <token>\"") && !shown.contains(TOKEN), "{shown}");
+    }
+    // Nor is one that was another's, or another broker's.
+    let old = "a \\\"quoted\\\" token";
+    let with = |key: &str, value: &str| {
+        let entry = format!("{{\"url\": \"http://127.0.0.1:1/mcp\", \"{key}\": {{\"Authorization\": \"{value}\"}}}}");
+        format!("{{\"mcpServers\": {{\n\"mcp-broker\": {entry}\n}}}}\n")
+    };
+    for (value, said) in [(format!("Bearer {old}"), "\"Bearer <token>\""), (old.to_owned(), "\"<token>\"")] {
+        fs::write(&path, with("headers", &value)).unwrap();
+        let shown = user.client(&["connect", "cursor", "--http", "--print"]).await.ok();
+        assert!(shown.contains(said) && !shown.contains("quoted"), "{shown}");
+        assert!(shown.contains("Bearer ${env:MCP_BROKER_TOKEN}"), "a reference is shown: {shown}");
+    }
+}
+
+#[tokio::test]
+async fn showing_makes_neither_a_token_nor_a_broker() {
+    let user = User::new();
+    let data = user.folder().join(".local/share/mcp-broker");
+    fs::remove_dir_all(&data).unwrap();
+    let shown = user.client(&["connect", "claude-code", "--http", "--token-in-file", "--print"]).await.ok();
+    assert!(shown.contains("Bearer <token>"), "{shown}");
+    assert!(!data.exists());
+    // What starts the broker itself needs no token, nor one that is in order.
+    fs::create_dir_all(&data).unwrap();
+    fs::write(data.join("token"), "short").unwrap();
+    user.client(&["connect", "claude-code"]).await.ok();
+    assert!(!user.client(&["connect", "claude-code", "--http"]).await.err().is_empty());
+}
+
+#[tokio::test]
+async fn an_entry_that_is_replaced_by_force_is_kept_and_comes_back() {
+    let (user, path) = user_of_cursor();
+    let foreign = "{\"mcpServers\": {\"mcp-broker\": {\"command\": \"npx\", \"env\": {\"KEY\": \"mine\"}}}}\n";
+    fs::write(&path, foreign).unwrap();
+    let said = user.client(&["connect", "cursor", "--force"]).await.ok();
+    assert!(said.contains("what was there before is in ") && said.contains(".mcp-broker-backup"), "{said}");
+    assert_eq!(fs::read_to_string(backup(&path)).unwrap(), foreign);
+    // Once more, and in another way: the copy stays.
+    user.client(&["connect", "cursor", "--http", "--token-in-file", "--force"]).await.ok();
+    assert_eq!(fs::read_to_string(backup(&path)).unwrap(), foreign);
+    user.client(&["disconnect", "cursor"]).await.ok();
+    assert_eq!(fs::read_to_string(&path).unwrap(), foreign);
+    assert!(!backup(&path).exists());
+    // Taken out by force, it is kept too, also when the file goes.
+    for _ in 0..2 {
+        let said = user.client(&["disconnect", "cursor", "--force"]).await.ok();
+        assert!(said.contains("is disconnected") && said.contains("what was there before is in "), "{said}");
+        assert_eq!(fs::read_to_string(backup(&path)).unwrap(), foreign);
+        assert!(!fs::read_to_string(&path).unwrap_or_default().contains("npx"));
+        fs::write(&path, foreign).unwrap();
+    }
+}
+
+#[tokio::test]
 async fn a_link_is_followed_and_stays_one() {
     let user = User::new();
     let real = user.write("dotfiles/cursor.json", "{}\n");
@@ -284,12 +347,33 @@ async fn a_file_that_cannot_be_changed_is_left_as_it_is() {
 async fn two_at_once_take_turns_and_nothing_is_lost() {
     let user = User::new();
     let path = user.write(".claude.json", "{\"mcpServers\": {}}");
-    let both = ["claude-code"; 8].map(|client| user.command(&["connect", client, "--force"]).output());
-    for output in futures_util::future::join_all(both).await {
-        assert!(output.unwrap().status.success());
+    // Whoever reads the file before its turn writes an old text.
+    let held = fs::File::open(user.folder()).unwrap();
+    held.lock().unwrap();
+    let connect = |name| {
+        let mut command = user.command(&["connect", "claude-code", "--session", name]);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let both = [connect("one"), connect("two")];
+    let waiting = |pid: u32| {
+        let locks = fs::read_to_string("/proc/locks").unwrap();
+        locks.lines().any(|line| line.contains("->") && line.split_whitespace().any(|word| word == pid.to_string()))
+    };
+    eventually("both wait for the folder", async || both.iter().filter_map(tokio::process::Child::id).all(waiting))
+        .await;
+    let meanwhile = "{\"mcpServers\": {\"other\": {\"command\": \"npx\"}}}";
+    fs::write(&path, meanwhile).unwrap();
+    drop(held);
+    let mut copies = 0;
+    for child in both {
+        let said = Ran(child.wait_with_output().await.unwrap()).ok();
+        copies += usize::from(said.contains("what was there before is in "));
     }
+    assert_eq!(copies, 1, "the second one has found an entry of ours");
+    assert_eq!(fs::read_to_string(user.folder().join(".claude.json.mcp-broker-backup")).unwrap(), meanwhile);
     let file: serde_json::Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
-    assert_eq!(file["mcpServers"].as_object().unwrap().len(), 1);
+    assert_eq!(file["mcpServers"]["other"]["command"], "npx");
+    assert_eq!(file["mcpServers"]["mcp-broker"]["command"], "mcp-broker");
     let left: Vec<PathBuf> = fs::read_dir(user.folder()).unwrap().flatten().map(|entry| entry.path()).collect();
     assert!(
         left.iter().all(|path| !path.display().to_string().contains(".mcp-broker-")

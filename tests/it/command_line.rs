@@ -61,6 +61,25 @@ async fn one_data_folder_has_one_broker() {
 }
 
 #[tokio::test]
+async fn asking_for_the_status_never_becomes_the_broker() {
+    let home = home();
+    std::fs::create_dir_all(home.data()).unwrap();
+    std::fs::set_permissions(home.data(), std::fs::Permissions::from_mode(0o700)).unwrap();
+    for arguments in [&["status", "--check"][..], &["status"], &["logs", "--follow"]] {
+        // A broker that takes one connection and is gone for the next.
+        let socket = tokio::net::UnixSocket::new_stream().unwrap();
+        socket.bind(home.data().join("broker.sock")).unwrap();
+        let _listening = socket.listen(0).unwrap();
+        let asked = home.run(arguments).await;
+        assert_eq!(asked.code(), 1, "{}", asked.out());
+        assert!(asked.err().contains("the broker has stopped answering"), "{}", asked.err());
+        std::fs::remove_file(home.data().join("broker.sock")).unwrap();
+        assert_eq!(std::fs::read_dir(home.data()).unwrap().count(), 0, "nothing was made");
+    }
+    assert_eq!(home.run(&["status", "--check"]).await.code(), 1);
+}
+
+#[tokio::test]
 async fn wrong_settings_are_refused_with_every_problem() {
     let home = home();
     std::fs::create_dir_all(home.data()).unwrap();

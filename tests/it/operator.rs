@@ -1,10 +1,12 @@
 //! What an operator does with a broker that runs: look at tools, call them, read what servers write.
 
+use http::Method;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use crate::support::{
-    FixtureCatalog,
+    FixtureCatalog, TestBroker,
+    broker::eventually,
     process::{BrokerProcess, Home},
 };
 
@@ -42,6 +44,56 @@ async fn tools_are_listed_shown_and_called_with_values_of_their_types() {
     let value = format!("text=@{}", file.display());
     assert!(home.run(&["tool", "call", "echo", &value]).await.ok().contains("from a file"));
     broker.terminate().await;
+}
+
+#[tokio::test]
+async fn what_servers_say_gives_the_terminal_no_orders_and_is_exact_as_json() {
+    let (broker, home) = broker().await;
+    let odd = json!({"text": "a\u{1b}]0;title\u{7}\u{1b}[31m\tb\r\nc\u{9b}2J"}).to_string();
+    let shown = home.run(&["tool", "call", "echo", "--json", &odd]).await.ok();
+    assert!(shown.contains("a ]0;title  [31m\tb\nc 2J\n"), "{shown:?}");
+    assert!(shown.chars().all(|c| !c.is_control() || c == '\n' || c == '\t'), "{shown:?}");
+    let exact = home.run(&["tool", "call", "echo", "--json", &odd, "--format", "json"]).await.ok();
+    let exact: Value = serde_json::from_str(&exact).unwrap();
+    let said = exact["content"][0]["text"].as_str().unwrap();
+    assert!(said.contains("a\u{1b}]0;title\u{7}\u{1b}[31m\tb\r\nc\u{9b}2J"), "{said:?}");
+    broker.terminate().await;
+}
+
+#[tokio::test]
+async fn a_call_starts_the_server_of_its_tool_and_no_other() {
+    let slow = [("FIXTURE_START_DELAY_MS", "600000")];
+    let catalog = FixtureCatalog::new().server("fixture", &[], &[]).server("slow", &[], &slow);
+    let broker = TestBroker::with(catalog).start().await;
+    let wanted = json!({"mcp": {"fixture": {}, "slow": {}}});
+    let (_, made) = broker.rest(Method::POST, "/v1/sessions", Some(wanted)).await;
+    let session = format!("/v1/sessions/{}", made["id"].as_str().unwrap());
+    eventually("the first server is ready", async || {
+        let (_, shown) = broker.rest(Method::GET, &session, None).await;
+        shown["servers"][0]["state"] == "ready"
+    })
+    .await;
+    let broker = broker.restart().await;
+    let tools = format!("{session}/tools");
+    let running = async || {
+        let (_, status) = broker.rest(Method::GET, "/v1/status", None).await;
+        status["running"].as_array().unwrap().iter().map(|row| row["server"].clone()).collect::<Vec<_>>()
+    };
+    for (name, found) in [("echo", "fixture__echo"), ("mcp-add", "mcp-add")] {
+        let (status, named) = broker.rest(Method::GET, &format!("{tools}?name={name}"), None).await;
+        assert_eq!((status, &named["tools"][0]["name"]), (200, &json!(found)), "{named}");
+        assert_eq!(named["tools"].as_array().map(Vec::len), Some(1), "{named}");
+    }
+    assert_eq!(running().await, Vec::<Value>::new());
+    for name in ["echo", "fixture__echo"] {
+        let call = json!({"name": name, "arguments": {"text": "hello"}});
+        let (status, called) = broker.rest(Method::POST, &tools, Some(call)).await;
+        assert_eq!((status, &called["tool"]), (200, &json!("fixture__echo")), "{called}");
+    }
+    let call = json!({"name": "mcp-exec", "arguments": {"name": "echo", "arguments": {"text": "hello"}}});
+    assert_eq!(broker.rest(Method::POST, &tools, Some(call)).await.0, 200);
+    assert_eq!(running().await, ["fixture"]);
+    broker.stop().await;
 }
 
 #[tokio::test]

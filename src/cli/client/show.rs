@@ -1,13 +1,11 @@
 //! What `mcp-broker client` prints.
 
-use std::path::Path;
-
 use clap::ValueEnum;
 use serde_json::json;
 use similar::TextDiff;
 
 use super::super::output;
-use crate::clients::{Config, Level, Outcome, State, Way};
+use crate::clients::{Config, Level, Outcome, State};
 
 /// Lines of the file that are shown around a change.
 const CONTEXT_LINES: usize = 3;
@@ -90,8 +88,12 @@ fn value(row: &Row) -> serde_json::Value {
     })
 }
 
-/// Prints what would change. The token is left out.
-pub(super) fn diff(path: &Path, outcome: &Outcome, way: &Way) {
+/// What stands where a token was.
+pub(super) const TOKEN: &str = "<token>";
+
+/// Prints what would change. Tokens are left out, also those that were there.
+pub(super) fn diff(config: &Config, outcome: &Outcome) {
+    let path = &config.path;
     if !outcome.changes() {
         output::say(format!("{} would stay as it is", path.display()));
         return;
@@ -105,8 +107,12 @@ pub(super) fn diff(path: &Path, outcome: &Outcome, way: &Way) {
         .context_radius(CONTEXT_LINES)
         .header(&there(&outcome.before), &there(&outcome.after))
         .to_string();
-    if let Way::Http { token, .. } = way {
-        shown = shown.replace(token.as_str(), "<token>");
+    let mut tokens = [&outcome.before, &outcome.after].map(|text| config.tokens(text.as_deref())).concat();
+    tokens.sort_by_key(|token| std::cmp::Reverse(token.len()));
+    for token in tokens {
+        // As it is in a file, where some characters are escaped.
+        let escaped = json!(token).to_string();
+        shown = shown.replace(&token, TOKEN).replace(escaped.trim_matches('"'), TOKEN);
     }
     output::say(shown.trim_end_matches('\n'));
 }

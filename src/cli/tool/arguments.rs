@@ -1,6 +1,6 @@
 //! Arguments on a command line, as the tool's schema wants them.
 
-use std::{fs, io::Read as _};
+use std::{collections::HashSet, fs, io::Read as _};
 
 use anyhow::{Context as _, bail};
 use serde_json::{Map, Value};
@@ -38,21 +38,19 @@ impl Given {
         let mut arguments = self.whole;
         let mut given: Map<String, Value> = Map::new();
         for (key, word) in self.values {
-            let property = resolved(schema, &schema["properties"][&key]);
-            let is_list = allows(property, "array");
+            let property = Property::of(schema, &schema["properties"][&key]);
             let value = match word {
                 Word::Json(value) => value,
-                Word::Text(text) if is_list => listed(schema, property, &key, &text)?,
-                Word::Text(text) => {
-                    if given.contains_key(&key) {
-                        bail!("`{key}` is given twice, and the tool takes one value for it");
-                    }
-                    value_of(property, &key, text)?
-                }
+                Word::Text(text) if property.allows("array") => property.listed(&key, text)?,
+                Word::Text(text) => property.value(&key, text)?,
             };
             match (given.get_mut(&key), value) {
                 (Some(Value::Array(there)), Value::Array(more)) => there.extend(more),
-                (_, value) => _ = given.insert(key, value),
+                (Some(_), _) if property.allows("array") => {
+                    bail!("`{key}` is given several times, and one of its values is no list")
+                }
+                (Some(_), _) => bail!("`{key}` is given twice, and the tool takes one value for it"),
+                (None, value) => _ = given.insert(key, value),
             }
         }
         arguments.extend(given);
@@ -93,56 +91,80 @@ fn content(given: &str, input: &mut Option<()>) -> anyhow::Result<String> {
     Ok(text)
 }
 
-/// The schema that a reference within the whole leads to.
-fn resolved<'a>(whole: &'a Value, property: &'a Value) -> &'a Value {
-    let reference = property["$ref"].as_str().and_then(|reference| reference.strip_prefix('#'));
-    reference.and_then(|pointer| whole.pointer(pointer)).unwrap_or(property)
+/// What a schema says of a value: itself, and all that it offers or refers to.
+struct Property<'a> {
+    whole: &'a Value,
+    schemas: Vec<&'a Value>,
 }
 
-/// The types that a schema allows; none where it does not say.
-fn types(property: &Value) -> Vec<&str> {
-    let mut types: Vec<&str> = match &property["type"] {
-        Value::String(one) => vec![one],
-        Value::Array(several) => several.iter().filter_map(Value::as_str).collect(),
-        _ => Vec::new(),
-    };
-    for choice in ["anyOf", "oneOf"].iter().filter_map(|key| property[*key].as_array()).flatten() {
-        types.extend(self::types(choice));
-    }
-    types
-}
-
-fn allows(property: &Value, kind: &str) -> bool {
-    types(property).contains(&kind)
-}
-
-/// A value of a list, or a whole list in JSON.
-fn listed(whole: &Value, property: &Value, key: &str, text: &str) -> anyhow::Result<Value> {
-    if let Ok(Value::Array(items)) = serde_json::from_str(text) {
-        return Ok(Value::Array(items));
-    }
-    let item = resolved(whole, &property["items"]);
-    Ok(Value::Array(vec![value_of(item, key, text.to_owned())?]))
-}
-
-/// The text as the most particular of the types that it can be.
-fn value_of(property: &Value, key: &str, text: String) -> anyhow::Result<Value> {
-    let types = types(property);
-    let parsed: Option<Value> = serde_json::from_str(text.trim()).ok();
-    let fits = parsed.filter(|value| match value {
-        Value::Number(number) => {
-            types.contains(&"number") || (types.contains(&"integer") && (number.is_i64() || number.is_u64()))
+impl<'a> Property<'a> {
+    fn of(whole: &'a Value, schema: &'a Value) -> Self {
+        let mut schemas: Vec<&Value> = Vec::new();
+        let mut left = vec![schema];
+        let mut seen = HashSet::new();
+        while let Some(schema) = left.pop() {
+            // One that refers to itself is looked at once.
+            if !seen.insert(std::ptr::from_ref(schema)) {
+                continue;
+            }
+            schemas.push(schema);
+            let choices = ["allOf", "oneOf", "anyOf"].iter().filter_map(|key| schema[*key].as_array());
+            left.extend(choices.flat_map(|choices| choices.iter().rev()));
+            let reference = schema["$ref"].as_str().and_then(|reference| reference.strip_prefix('#'));
+            left.extend(reference.and_then(|pointer| whole.pointer(pointer)));
         }
-        Value::Bool(_) => types.contains(&"boolean"),
-        Value::Object(_) => types.contains(&"object"),
-        Value::Array(_) => types.contains(&"array"),
-        Value::Null => types.contains(&"null"),
-        Value::String(_) => false,
-    });
-    match fits {
-        Some(value) => Ok(value),
-        None if types.is_empty() || types.contains(&"string") => Ok(Value::String(text)),
-        None => bail!("`{key}` takes {}, and `{text}` is none", types.join(" or ")),
+        Self { whole, schemas }
+    }
+
+    /// The types that are allowed; none where nothing is said of them.
+    fn types(&self) -> Vec<&'a str> {
+        let mut types = Vec::new();
+        for schema in &self.schemas {
+            let said = match &schema["type"] {
+                Value::String(one) => vec![one.as_str()],
+                Value::Array(several) => several.iter().filter_map(Value::as_str).collect(),
+                _ => Vec::new(),
+            };
+            types.extend(said);
+        }
+        let mut seen = HashSet::new();
+        types.retain(|kind| seen.insert(*kind));
+        types
+    }
+
+    fn allows(&self, kind: &str) -> bool {
+        self.types().contains(&kind)
+    }
+
+    /// A value of a list, or a whole list in JSON.
+    fn listed(&self, key: &str, text: String) -> anyhow::Result<Value> {
+        if let Ok(Value::Array(items)) = serde_json::from_str(&text) {
+            return Ok(Value::Array(items));
+        }
+        let items = self.schemas.iter().map(|schema| &schema["items"]).find(|items| items.is_object());
+        let item = Property::of(self.whole, items.unwrap_or(&Value::Null));
+        Ok(Value::Array(vec![item.value(key, text)?]))
+    }
+
+    /// The text as the most particular of the types that it can be.
+    fn value(&self, key: &str, text: String) -> anyhow::Result<Value> {
+        let types = self.types();
+        let parsed: Option<Value> = serde_json::from_str(text.trim()).ok();
+        let fits = parsed.filter(|value| match value {
+            Value::Number(number) => {
+                types.contains(&"number") || (types.contains(&"integer") && (number.is_i64() || number.is_u64()))
+            }
+            Value::Bool(_) => types.contains(&"boolean"),
+            Value::Object(_) => types.contains(&"object"),
+            Value::Array(_) => types.contains(&"array"),
+            Value::Null => types.contains(&"null"),
+            Value::String(_) => false,
+        });
+        match fits {
+            Some(value) => Ok(value),
+            None if types.is_empty() || types.contains(&"string") => Ok(Value::String(text)),
+            None => bail!("`{key}` takes {}, and `{text}` is none", types.join(" or ")),
+        }
     }
 }
 
@@ -154,13 +176,20 @@ mod tests {
 
     fn typed(values: &[&str]) -> String {
         let schema = json!({
-            "$defs": {"size": {"type": "integer"}},
+            "$defs": {
+                "size": {"type": "integer"}, "same": {"$ref": "#/$defs/size"},
+                "sizes": {"type": "array", "items": {"anyOf": [{"$ref": "#/$defs/size"}, {"type": "boolean"}]}},
+                "endless": {"anyOf": [{"$ref": "#/$defs/endless"}, {"oneOf": [{"$ref": "#/$defs/endless"}]}]},
+            },
             "properties": {
                 "text": {"type": "string"}, "count": {"type": "integer"}, "ratio": {"type": "number"},
                 "on": {"type": "boolean"}, "tags": {"type": "array", "items": {"type": "string"}},
                 "sizes": {"type": "array", "items": {"$ref": "#/$defs/size"}}, "size": {"$ref": "#/$defs/size"},
                 "filter": {"type": "object"}, "maybe": {"anyOf": [{"type": "integer"}, {"type": "null"}]},
                 "either": {"type": ["integer", "string"]},
+                "optional": {"anyOf": [{"$ref": "#/$defs/size"}, {"type": "null"}]},
+                "many": {"anyOf": [{"type": "null"}, {"$ref": "#/$defs/sizes"}]},
+                "kept": {"allOf": [{"$ref": "#/$defs/same"}]}, "endless": {"$ref": "#/$defs/endless"},
             },
         });
         let values: Vec<String> = values.iter().map(|value| (*value).to_owned()).collect();
@@ -182,6 +211,26 @@ mod tests {
         assert_eq!(typed(&["tags=a", "tags=b"]), r#"{"tags":["a","b"]}"#);
         assert_eq!(typed(&["sizes=1", "sizes=[2,3]"]), r#"{"sizes":[1,2,3]}"#);
         assert_eq!(typed(&["unknown:=[1]", "text:=\"@x\""]), r#"{"unknown":[1],"text":"@x"}"#);
+    }
+
+    #[test]
+    fn references_are_followed_wherever_they_are() {
+        assert_eq!(typed(&["optional=3", "kept=4"]), r#"{"optional":3,"kept":4}"#);
+        assert_eq!(typed(&["optional=null"]), r#"{"optional":null}"#);
+        assert_eq!(typed(&["many=1", "many=true", "many=[2]"]), r#"{"many":[1,true,2]}"#);
+        assert_eq!(typed(&["many=x"]), "error: `many` takes integer or boolean, and `x` is none");
+        assert_eq!(typed(&["endless=x"]), r#"{"endless":"x"}"#);
+    }
+
+    #[test]
+    fn a_value_that_would_be_lost_is_refused() {
+        assert_eq!(
+            typed(&["tags=a", "tags:=\"b\""]),
+            "error: `tags` is given several times, and one of its values is no list"
+        );
+        for twice in [["count:=1", "count:=2"], ["unknown:=1", "unknown=2"]] {
+            assert!(typed(&twice).ends_with("is given twice, and the tool takes one value for it"), "{twice:?}");
+        }
     }
 
     #[test]

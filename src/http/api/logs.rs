@@ -38,7 +38,7 @@ struct Parameters {
     after: Option<u64>,
     /// With `after`: seconds to wait for the first such line.
     wait: Option<u64>,
-    /// The newest so many.
+    /// The newest so many; with `after`, the oldest so many since.
     limit: Option<usize>,
 }
 
@@ -62,7 +62,7 @@ async fn lines(State(state): State<ApiState>, parameters: Result<Query<Parameter
         ),
     };
     let lines_max = parameters.limit.unwrap_or(1000).clamp(1, LINES_MAX);
-    let wanted = Wanted { session, server, after: parameters.after.unwrap_or(0), lines_max };
+    let wanted = Wanted { session, server, after: parameters.after, lines_max };
     let wait = Duration::from_secs(parameters.wait.unwrap_or(0)).min(WAIT_MAX);
     let logs = state.inner.supervisor.logs();
     let mut newest = logs.newest();
@@ -72,7 +72,7 @@ async fn lines(State(state): State<ApiState>, parameters: Result<Query<Parameter
         let last = *newest.borrow_and_update();
         let found = logs.lines(&wanted);
         if !found.is_empty() || tokio::time::Instant::now() >= deadline {
-            break (found.last().map_or(last.max(wanted.after), |line| line.number), found);
+            break (found.last().map_or(last.max(wanted.after.unwrap_or(0)), |line| line.number), found);
         }
         tokio::select! {
             _ = tokio::time::timeout_at(deadline, newest.changed()) => {}

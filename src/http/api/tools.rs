@@ -1,8 +1,13 @@
 //! The tools of a session, for who looks at them and tries them.
 
+use std::sync::Arc;
+
 use axum::{
     Extension, Json,
-    extract::{Path, State, rejection::JsonRejection},
+    extract::{
+        Path, Query, State,
+        rejection::{JsonRejection, QueryRejection},
+    },
 };
 use http::StatusCode;
 use rmcp::model::{CallToolRequestParams, Tool};
@@ -14,12 +19,20 @@ use super::{Answer, ApiError, ApiState};
 use crate::{
     caller::Caller,
     ids::{Principal, SessionId},
-    session::menu::Found,
-    tools::{Call, ManagementTool, Operation, Reply, Seat},
+    session::{Session, menu::MenuTool},
+    tools::{Call, ManagementTool, Operation, Reply, Seat, listing::Named},
 };
 
 pub(super) fn router() -> OpenApiRouter<ApiState> {
     OpenApiRouter::new().routes(routes!(list, call))
+}
+
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+struct Parameters {
+    /// Only what a call of this name is for: one tool, none, or several among which it would have to choose.
+    name: Option<String>,
 }
 
 /// Every tool that can be called, the broker's own first; starts servers of which nothing is known yet.
@@ -28,23 +41,50 @@ pub(super) fn router() -> OpenApiRouter<ApiState> {
     path = "/sessions/{id}/tools",
     tag = "sessions",
     operation_id = "session_tools",
-    params(("id" = String, Path, description = "The session's id")),
+    params(("id" = String, Path, description = "The session's id"), Parameters),
     responses((status = 200, description = "The tools", body = Object)),
 )]
-async fn list(State(state): State<ApiState>, Path(id): Path<SessionId>) -> Answer {
-    let tools = &state.inner.tools;
+async fn list(
+    State(state): State<ApiState>,
+    Path(id): Path<SessionId>,
+    parameters: Result<Query<Parameters>, QueryRejection>,
+) -> Answer {
+    let Query(parameters) = parameters?;
     let session = state.session(&id).await?;
+    let found = match parameters.name {
+        Some(name) => named(&state, &session, &name).await?,
+        None => all(&state, &session).await?,
+    };
+    Ok(Json(json!({"session": id, "tools": found})))
+}
+
+async fn all(state: &ApiState, session: &Arc<Session>) -> Result<Vec<Value>, ApiError> {
+    let tools = &state.inner.tools;
     let caller = Caller::internal(session.principal().clone());
-    let menu = tools.whole_menu(&session, &caller).await;
+    let menu = tools.whole_menu(session, &caller).await;
     let listed = tools.list_tools(&Seat::Fixed(session.clone()), &caller).await?;
     let own = listed.iter().filter(|tool| menu.tool(&tool.name).is_none()).map(|tool| shown(&tool.name, tool));
-    let servers = menu.tools.iter().map(|tool| {
-        let mut shown = shown(&tool.exposed, &tool.tool);
-        shown["server"] = json!(tool.server);
-        shown["listed"] = json!(tool.listed);
-        shown
-    });
-    Ok(Json(json!({"session": id, "tools": own.chain(servers).collect::<Vec<_>>()})))
+    Ok(own.chain(menu.tools.iter().map(of_server)).collect())
+}
+
+async fn named(state: &ApiState, session: &Arc<Session>, name: &str) -> Result<Vec<Value>, ApiError> {
+    let caller = Caller::internal(session.principal().clone());
+    Ok(match state.inner.tools.find_tool(session, &caller, name).await {
+        Named::Tool(tool) => vec![of_server(&tool)],
+        Named::Several(tools) => tools.iter().map(of_server).collect(),
+        Named::Nothing(_) => Vec::new(),
+        Named::Own => match ManagementTool::named(name) {
+            Some(tool) => vec![shown(name, &tool.definition(false))],
+            None => all(state, session).await?.into_iter().filter(|tool| tool["name"] == name).collect(),
+        },
+    })
+}
+
+fn of_server(tool: &MenuTool) -> Value {
+    let mut shown = shown(&tool.exposed, &tool.tool);
+    shown["server"] = json!(tool.server);
+    shown["listed"] = json!(tool.listed);
+    shown
 }
 
 fn shown(name: &str, tool: &Tool) -> Value {
@@ -89,11 +129,10 @@ async fn call(
     let Json(wanted) = wanted?;
     let session = state.session(&id).await?;
     let caller = Caller::internal(principal);
-    let menu = state.inner.tools.whole_menu(&session, &caller).await;
-    let name = match menu.find_tool(&wanted.name) {
-        Found::Tool(tool) => tool.exposed.clone(),
-        Found::Nothing => wanted.name,
-        Found::Ambiguous(tools) => {
+    let name = match state.inner.tools.find_tool(&session, &caller, &wanted.name).await {
+        Named::Tool(tool) => tool.exposed,
+        Named::Own | Named::Nothing(_) => wanted.name,
+        Named::Several(tools) => {
             let names: Vec<&str> = tools.iter().map(|tool| tool.exposed.as_str()).collect();
             let message = format!("several servers have a tool `{}`: name one of {}", wanted.name, names.join(", "));
             return Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, message));
