@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use super::service::Service;
-use crate::{catalog::entry::Bind, supervisor::is_forbidden};
+use crate::{catalog::entry::Bind, supervisor::permitted};
 
 /// Options of the short form that say nothing here: SELinux labels, and how other systems cache.
 const LET_BE: [&str; 5] = ["z", "Z", "cached", "delegated", "consistent"];
@@ -106,11 +106,8 @@ impl Service<'_> {
         if resolved.to_str().is_none() {
             return Err(format!("{} is no text", resolved.display()));
         }
-        if is_forbidden(&resolved) {
-            Err(format!("a container never sees {}", resolved.display()))
-        } else {
-            Ok(resolved)
-        }
+        permitted(&resolved, None).map_err(|refused| refused.to_string())?;
+        Ok(resolved)
     }
 }
 

@@ -223,7 +223,7 @@ mod tests {
         let address = format!("unix://{}", folder.path().join("engine.sock").display());
         let settings = ContainerSettings { engine: Some(address), ..ContainerSettings::default() };
         let (tasks, _crashes) = Tasks::new();
-        let engine = Engine::new(settings, "folder", Duration::from_secs(1), &tasks);
+        let engine = Engine::new(settings, ("folder", folder.path()), Duration::from_secs(1), &tasks);
         engine.swept().await;
         assert!(engine.swept.get().is_none());
         let session = SessionId::random();
