@@ -96,6 +96,12 @@ pub struct ProfileServer {
 }
 
 impl Profile {
+    /// The names of its servers.
+    #[must_use]
+    pub fn names(&self) -> Vec<ServerName> {
+        self.servers.iter().map(|server| server.name.clone()).collect()
+    }
+
     /// As it is shown.
     #[must_use]
     pub fn to_value(&self) -> Value {

@@ -76,6 +76,11 @@ impl Definition {
         format!("{}:{variable}", self.name)
     }
 
+    /// The values that came from elsewhere, under the names that they are kept by.
+    pub fn sealed_values(&self) -> impl Iterator<Item = (String, &str)> {
+        self.secrets.iter().map(|(variable, value)| (self.secret_name(variable), value.as_str()))
+    }
+
     /// The same without what is a secret, for keeping.
     #[must_use]
     pub fn without_secrets(&self) -> Self {
