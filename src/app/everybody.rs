@@ -83,8 +83,8 @@ pub(super) fn compose(settings: &Settings) -> Result<Vec<Definition>, OpenError>
 /// Holds the variables whose values come from elsewhere than the file.
 pub(super) fn hold_variables(secrets: &Secrets, compose: &[Definition]) {
     for definition in compose {
-        for (variable, value) in &definition.secrets {
-            secrets.hold(&definition.secret_name(variable), value.clone().into());
+        for (name, value) in definition.sealed_values() {
+            secrets.hold(&name, value.to_owned().into());
         }
     }
 }

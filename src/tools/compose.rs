@@ -182,8 +182,10 @@ impl Context {
     }
 }
 
-/// What the person is asked. A plain form: an answer has to be chosen.
+/// What the person is asked. A plain form: an answer has to be chosen. Nothing if it does not fit: nobody is to agree to what
+/// they have not seen, and the command that agrees to it shows it all.
 fn question(offer: &Offer) -> Option<InputRequest> {
+    let (lines, true) = offer.lines() else { return None };
     let schema = object(json!({
         "type": "object",
         "properties": {"start": {"type": "string", "title": "Start these servers", "enum": ["yes", "no"]}},
@@ -193,7 +195,7 @@ fn question(offer: &Offer) -> Option<InputRequest> {
     let message = format!(
         "{} would start servers in containers on this machine:\n- {}\nStart them, now and whenever the file is the same?",
         offer.file,
-        offer.lines().join("\n- ")
+        lines.join("\n- ")
     );
     let params = ElicitRequestParams::FormElicitationParams { meta: None, message, requested_schema };
     Some(InputRequest::Elicitation(ElicitRequest::new(params)))
