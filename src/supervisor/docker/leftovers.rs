@@ -33,23 +33,22 @@ impl Engine {
         // An engine may never have been needed, and may hang: that is not to hold up the end of a session.
         match tokio::time::timeout(CONNECT_MAX, self.docker()).await {
             Ok(Ok(_)) => {
-                self.clear(session).await;
+                // What fails is remembered.
+                let _ = self.clear(session).await;
             }
             Ok(Err(_)) | Err(_) => self.remember(session),
         }
     }
 
-    /// Removes what an ended session left, or remembers the session. Says whether it could.
-    async fn clear(&self, session: &SessionId) -> bool {
+    /// Removes what an ended session left, or remembers the session.
+    async fn clear(&self, session: &SessionId) -> Result<(), DockerError> {
         let filter = format!("{SESSION}={}", session.as_str());
-        match self.remove(&filter, Extent::Session).await {
-            Ok(_) => true,
-            Err(error) => {
-                tracing::warn!(%error, "what a session's containers left was not removed; it will be tried again");
-                self.remember(session);
-                false
-            }
+        let cleared = self.remove(&filter, Extent::Session).await;
+        if let Err(error) = &cleared {
+            tracing::warn!(%error, "what a session's containers left was not removed; it will be tried again");
+            self.remember(session);
         }
+        cleared.map(drop).map_err(|error| self.plainly(error))
     }
 
     fn remember(&self, session: &SessionId) {
@@ -140,11 +139,12 @@ impl Engine {
         }
     }
 
-    /// Removes what sessions left that have ended, until the engine fails.
+    /// Removes what sessions left that have ended, until the engine does not answer. One that cannot be cleared is not in
+    /// the way of the others.
     async fn clear_ended(&self) {
         let mut ended = std::mem::take(&mut *self.ended());
         while let Some(session) = ended.pop_first() {
-            if !self.clear(&session).await {
+            if let Err(DockerError::Unreachable { .. } | DockerError::None) = self.clear(&session).await {
                 break;
             }
         }
@@ -184,10 +184,16 @@ impl Engine {
                 .list_volumes(Some(ListVolumesOptions { filters: filters() }))
                 .await
                 .map_err(failed("list volumes"))?;
+            let mut kept = None;
             for volume in found.volumes.unwrap_or_default() {
-                if let Err(error) = docker.remove_volume(&volume.name, None::<RemoveVolumeOptions>).await {
-                    tracing::warn!(%error, volume.name, "a volume was not removed");
+                match docker.remove_volume(&volume.name, None::<RemoveVolumeOptions>).await {
+                    Ok(()) | Err(ApiError::DockerResponseServerError { status_code: 404, .. }) => {}
+                    // It may be in use for as long as a container that was removed is still going.
+                    Err(error) => kept = Some(failed("remove a volume")(error)),
                 }
+            }
+            if let Some(kept) = kept {
+                return Err(kept);
             }
         }
         Ok(ids.len())
@@ -214,6 +220,11 @@ impl Extent {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use axum::extract::State;
+    use serde_json::json;
+
     use super::*;
     use crate::{config::ContainerSettings, lifecycle::Tasks};
 
@@ -230,6 +241,51 @@ mod tests {
         engine.end_session(&session).await;
         engine.discard_undone().await;
         assert!(engine.ended().contains(&session));
+    }
+
+    /// An engine with one volume, which is in use when it is first asked to remove it.
+    async fn engine_of_one_volume(
+        State(asked): State<Arc<AtomicUsize>>,
+        method: http::Method,
+        uri: http::Uri,
+    ) -> (http::StatusCode, axum::Json<serde_json::Value>) {
+        let path = uri.path();
+        let answer = match path.rsplit('/').next().unwrap_or_default() {
+            "version" => json!({"ApiVersion": "1.44", "Version": "1"}),
+            "volumes" => {
+                let volume = json!({"Name": "notes", "Driver": "local", "Mountpoint": "", "Labels": {}, "Scope": "local", "Options": {}});
+                json!({"Volumes": [volume], "Warnings": []})
+            }
+            "notes" if method == http::Method::DELETE => {
+                if asked.fetch_add(1, Ordering::SeqCst) == 0 {
+                    return (http::StatusCode::CONFLICT, axum::Json(json!({"message": "volume is in use"})));
+                }
+                return (http::StatusCode::NO_CONTENT, axum::Json(json!({})));
+            }
+            _ => json!([]),
+        };
+        (http::StatusCode::OK, axum::Json(answer))
+    }
+
+    #[tokio::test]
+    async fn a_volume_that_was_in_use_is_removed_later() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("engine.sock");
+        let (tasks, _crashes) = Tasks::new();
+        let asked = Arc::new(AtomicUsize::new(0));
+        let routes = axum::Router::new().fallback(engine_of_one_volume).with_state(asked.clone());
+        let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+        drop(tasks.spawn(async move { axum::serve(listener, routes).await }));
+        let engine = Some(format!("unix://{}", socket.display()));
+        let settings = ContainerSettings { engine, ..ContainerSettings::default() };
+        let engine = Engine::new(settings, ("folder", folder.path()), Duration::from_secs(1), &tasks);
+        let session = SessionId::random();
+        engine.end_session(&session).await;
+        assert_eq!(asked.load(Ordering::SeqCst), 1);
+        assert!(engine.ended().contains(&session), "what is left is not forgotten");
+        engine.discard_undone().await;
+        assert_eq!(asked.load(Ordering::SeqCst), 2);
+        assert!(engine.ended().is_empty());
     }
 
     #[test]
