@@ -134,7 +134,7 @@ async fn upgrade(State(parts): State<HttpParts>, mut request: Request) -> Respon
     let body = match axum::body::to_bytes(request.into_body(), WANTED_BYTES_MAX).await {
         Ok(body) => body,
         Err(error) => {
-            let is_large = error.source().is_some_and(|source| source.is::<LengthLimitError>());
+            let is_large = error.source().is_some_and(<dyn std::error::Error>::is::<LengthLimitError>);
             let (status, message) = if is_large {
                 let message = format!("what the stream begins with has more than {WANTED_BYTES_MAX} bytes");
                 (StatusCode::PAYLOAD_TOO_LARGE, message)
