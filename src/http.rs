@@ -109,7 +109,11 @@ pub struct HttpParts {
 fn router(parts: &HttpParts, settings: &HttpSettings, address: SocketAddr, cut: CancellationToken) -> Router {
     let authentication = Arc::new(Authentication::new(parts, settings.authenticate));
     let guard = Arc::new(Guard::new(settings, address));
-    let connections = Connections::new(parts.tools.sessions().clone(), parts.tools.tasks());
+    let connections = Connections::new(
+        parts.tools.sessions().clone(),
+        parts.tools.limits().connections_idle_max,
+        parts.tools.tasks(),
+    );
     let mcp = mcp_service(parts, &connections, cut);
     let state = auth::State { authentication: authentication.clone(), connections };
     let mcp = Router::new()

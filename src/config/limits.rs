@@ -38,6 +38,9 @@ pub struct Limits {
     pub questions_max: usize,
     /// How long calls in flight may go on after the first signal to stop.
     pub shutdown_seconds: u64,
+    /// Connections of clients of revisions up to 2025-11-25 that are held in memory though no request or stream of theirs is
+    /// open. Beyond it the longest unused are put to sleep, and wake with their next request.
+    pub connections_idle_max: usize,
     /// One JSON-RPC message from a server.
     pub message_bytes_max: usize,
     /// One HTTP request to the broker.
@@ -69,6 +72,7 @@ impl Default for Limits {
             question_seconds: 600,
             questions_max: 1000,
             shutdown_seconds: 10,
+            connections_idle_max: 256,
             message_bytes_max: 16 << 20,
             request_bytes_max: 4 << 20,
             stderr_bytes_max: 8 << 10,

@@ -159,13 +159,14 @@ pub(super) async fn for_mcp(
         Ok(access) => access,
         Err(denied) => return denied.into_response(),
     };
-    if let Some(id) = request.headers().get(CONNECTION_HEADER).and_then(|id| id.to_str().ok()) {
-        match state.connections.may_use(id, &access).await {
-            Ok(true) => {}
-            Ok(false) => return Denied::NotFound("there is no such MCP session: initialize again").into_response(),
+    let _using = match request.headers().get(CONNECTION_HEADER).and_then(|id| id.to_str().ok()) {
+        None => None,
+        Some(id) => match state.connections.enter(id, &access).await {
+            Ok(Some(using)) => Some(using),
+            Ok(None) => return Denied::NotFound("there is no such MCP session: initialize again").into_response(),
             Err(error) => return Denied::from(error).into_response(),
-        }
-    }
+        },
+    };
     request.extensions_mut().insert(access.clone());
     let by_its_token = match &access {
         Access::Session(session, Principal::Session(_)) => Some(session.clone()),

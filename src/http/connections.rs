@@ -2,19 +2,26 @@
 //!
 //! rmcp holds the open ones. What they were opened with is in the database, so that one can be brought back when its client
 //! comes again after it was put to sleep, or after the broker was started again. A connection without an open stream is put
-//! to sleep after a while: it costs memory, and its client does not notice when it is brought back.
+//! to sleep after a while, and sooner when many are awake: it costs memory, and its client does not notice when it is
+//! brought back.
+
+mod awake;
 
 use std::{
-    collections::HashMap,
     pin::Pin,
-    sync::{
-        Arc, Mutex, PoisonError, Weak,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Weak},
     task::{Context, Poll},
     time::Duration,
 };
 
+use crate::{
+    endpoint::{Access, ConnectionId},
+    ids::SessionId,
+    lifecycle::Tasks,
+    session::Sessions,
+    store::{StoreError, connections::ConnectionRow, sessions::SessionKind},
+};
+use awake::{Awake, Owner, Use};
 use futures_util::{Stream, future::BoxFuture};
 use rmcp::{
     model::{ClientJsonRpcMessage, InitializeRequestParams, ServerJsonRpcMessage},
@@ -29,50 +36,30 @@ use rmcp::{
         },
     },
 };
-use tokio::time::Instant;
-
-use crate::{
-    endpoint::{Access, ConnectionId},
-    ids::{Principal, SessionId},
-    lifecycle::Tasks,
-    session::Sessions,
-    store::{StoreError, connections::ConnectionRow, sessions::SessionKind},
-};
 
 /// A connection with no open stream is put to sleep after this long.
 const ASLEEP_AFTER: Duration = Duration::from_secs(300);
 
 const LOOK_EVERY: Duration = Duration::from_secs(30);
 
-/// Who a connection is for.
-#[derive(Clone)]
-struct Owner {
-    session: SessionId,
-    principal: Principal,
-}
-
-struct Known {
-    owner: Option<Owner>,
-    streams: Arc<AtomicUsize>,
-    used: Instant,
-}
-
 /// Every connection that is awake.
 pub(super) struct Connections {
     inner: LocalSessionManager,
-    known: Mutex<HashMap<Arc<str>, Known>>,
+    awake: Awake,
     sessions: Arc<Sessions>,
 }
 
 impl Connections {
-    pub(super) fn new(sessions: Arc<Sessions>, tasks: &Tasks) -> Arc<Self> {
+    pub(super) fn new(sessions: Arc<Sessions>, idle_max: usize, tasks: &Tasks) -> Arc<Self> {
         let mut inner = LocalSessionManager::default();
         inner.session_config = config();
-        let connections = Arc::new(Self { inner, known: Mutex::default(), sessions });
+        let awake = Awake::new(idle_max);
+        let connections = Arc::new(Self { inner, awake: awake.clone(), sessions });
         let (weak, stopping) = (Arc::downgrade(&connections), tasks.stopping_token());
         tasks.spawn(async move {
             loop {
                 tokio::select! {
+                    () = awake.crowded() => {}
                     () = tokio::time::sleep(LOOK_EVERY) => {}
                     () = stopping.cancelled() => return,
                 }
@@ -83,62 +70,43 @@ impl Connections {
         connections
     }
 
-    /// Whether `access` may use the connection `id`. A connection nobody knows may be asked for: the answer will be that
-    /// there is none.
-    pub(super) async fn may_use(&self, id: &str, access: &Access) -> Result<bool, StoreError> {
-        let known = {
-            let mut known = self.lock();
-            known.get_mut(id).and_then(|known| {
-                known.used = Instant::now();
-                known.owner.clone()
-            })
-        };
-        let owner = match known {
+    /// Notes a request to the connection `id`, if `access` may use it. A connection nobody knows may be asked for: the
+    /// answer will be that there is none.
+    pub(super) async fn enter(&self, id: &str, access: &Access) -> Result<Option<Use>, StoreError> {
+        let using = self.awake.enter(&id.into());
+        let owner = match self.awake.owner(id) {
             Some(owner) => owner,
             None => match self.sessions.connection(id).await? {
                 Some(row) => {
                     let owner = Owner { session: row.session, principal: row.principal };
-                    if let Some(known) = self.lock().get_mut(id) {
-                        known.owner = Some(owner.clone());
-                    }
+                    self.awake.is_for(id, owner.clone());
                     owner
                 }
-                None => return Ok(true),
+                None => return Ok(Some(using)),
             },
         };
-        Ok(match access {
+        let may = match access {
             Access::Shared(principal) => owner.principal == *principal,
             Access::Session(session, _) => owner.session == *session.id(),
-        })
+        };
+        Ok(may.then_some(using))
     }
 
     async fn put_idle_to_sleep(&self) {
-        let idle: Vec<Arc<str>> = {
-            let known = self.lock();
-            known
-                .iter()
-                .filter(|(_, known)| known.streams.load(Ordering::Acquire) == 0 && known.used.elapsed() > ASLEEP_AFTER)
-                .map(|(id, _)| id.clone())
-                .collect()
+        let handles: Vec<_> = {
+            let mut open = self.inner.sessions.write().await;
+            self.awake.take_sleepers(ASLEEP_AFTER).iter().filter_map(|id| open.remove(id)).collect()
         };
-        for id in idle {
-            let _ = self.close_session(&ConnectionName::from(id)).await;
+        for handle in handles {
+            if let Err(error) = handle.close().await {
+                tracing::debug!(%error, "a connection had ended before it was put to sleep");
+            }
         }
-    }
-
-    fn woke(&self, id: ConnectionName) {
-        self.lock().insert(id, Known { owner: None, streams: Arc::default(), used: Instant::now() });
     }
 
     /// Counts a stream as open until it is dropped.
     fn counted<S>(&self, id: &ConnectionName, stream: S) -> Counted<S> {
-        let streams = self.lock().get(id).map(|known| known.streams.clone()).unwrap_or_default();
-        streams.fetch_add(1, Ordering::AcqRel);
-        Counted { stream: Box::pin(stream), streams }
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Arc<str>, Known>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        Counted { stream: Box::pin(stream), _using: self.awake.enter(id) }
     }
 }
 
@@ -157,7 +125,7 @@ impl SessionManager for Connections {
         let id = ConnectionName::from(SessionId::random().as_str());
         let (handle, worker) = create_local_session(id.clone(), self.inner.session_config.clone());
         self.inner.sessions.write().await.insert(id.clone(), handle);
-        self.woke(id.clone());
+        self.awake.woke(id.clone());
         Ok((id, WorkerTransport::spawn(worker)))
     }
 
@@ -175,7 +143,10 @@ impl SessionManager for Connections {
     }
 
     async fn close_session(&self, id: &ConnectionName) -> Result<(), Self::Error> {
-        self.lock().remove(id);
+        if self.awake.is_end_of_sleeper(id) {
+            return Ok(());
+        }
+        self.awake.ended(id);
         self.inner.close_session(id).await
     }
 
@@ -211,7 +182,7 @@ impl SessionManager for Connections {
 
     async fn restore_session(&self, id: ConnectionName) -> Result<RestoreOutcome<Self::Transport>, Self::Error> {
         let outcome = self.inner.restore_session(id.clone()).await?;
-        self.woke(id);
+        self.awake.woke(id);
         Ok(outcome)
     }
 }
@@ -219,7 +190,7 @@ impl SessionManager for Connections {
 /// A stream that is counted while it is open.
 struct Counted<S> {
     stream: Pin<Box<S>>,
-    streams: Arc<AtomicUsize>,
+    _using: Use,
 }
 
 impl<S: Stream> Stream for Counted<S> {
@@ -227,12 +198,6 @@ impl<S: Stream> Stream for Counted<S> {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<S::Item>> {
         self.stream.as_mut().poll_next(context)
-    }
-}
-
-impl<S> Drop for Counted<S> {
-    fn drop(&mut self) {
-        self.streams.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

@@ -207,3 +207,91 @@ async fn a_session_by_rest_is_made_whole_or_not_at_all() {
     assert_eq!(broker.rest(Method::POST, "/v1/sessions", Some(json!({"servres": {}}))).await.0, 422);
     broker.stop().await;
 }
+
+/// A client of the older era that keeps no stream open, as many do.
+struct Streamless<'a> {
+    broker: &'a TestBroker,
+    connection: String,
+}
+
+impl<'a> Streamless<'a> {
+    async fn open(broker: &'a TestBroker) -> Self {
+        let mut client = Self { broker, connection: String::new() };
+        let initialize = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
+            "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}});
+        let answer = client.post(&initialize).await;
+        client.connection = answer.headers()["mcp-session-id"].to_str().unwrap().to_owned();
+        client.post(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"})).await;
+        client
+    }
+
+    async fn post(&self, message: &Value) -> reqwest::Response {
+        let mut request = reqwest::Client::new()
+            .post(self.broker.url())
+            .header("accept", "application/json, text/event-stream")
+            .bearer_auth(self.broker.token())
+            .json(message);
+        if !self.connection.is_empty() {
+            request = request.header("mcp-session-id", &self.connection);
+        }
+        let answer = request.send().await.unwrap();
+        assert!(answer.status().is_success(), "{} to {message}", answer.status());
+        answer
+    }
+
+    async fn call(&self, name: &str, arguments: Value) -> String {
+        let params = json!({"name": name, "arguments": arguments});
+        let message = json!({"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": params});
+        self.post(&message).await.text().await.unwrap()
+    }
+}
+
+#[tokio::test]
+async fn more_connections_than_are_held_in_memory_all_go_on() {
+    const AWAKE: usize = 3;
+    let fixture = FixtureCatalog::new().server("fixture", &[], &[]);
+    let broker = TestBroker::with(fixture).limits(|limits| limits.connections_idle_max = AWAKE).start().await;
+    let mut clients = Vec::new();
+    for number in 0..8 {
+        let client = Streamless::open(&broker).await;
+        if number != 7 {
+            client.call("mcp-add", json!({"name": "fixture"})).await;
+        }
+        clients.push(client);
+    }
+    let (_, listed) = broker.rest(Method::GET, "/v1/sessions", None).await;
+    let ids: Vec<&str> = listed["sessions"].as_array().unwrap().iter().map(|row| row["id"].as_str().unwrap()).collect();
+    assert_eq!(ids.len(), 8, "{listed}");
+    let awake = async || {
+        let mut awake = 0;
+        for id in &ids {
+            let (_, session) = broker.rest(Method::GET, &format!("/v1/sessions/{id}"), None).await;
+            awake += session["connected"].as_u64().unwrap();
+        }
+        awake
+    };
+    eventually("the rest sleeps", async || awake().await <= AWAKE as u64).await;
+
+    // A call that runs keeps its connection awake, whoever else comes.
+    let slow = clients[0].call("fixture__slow", json!({"ms": 500, "steps": 2}));
+    let others = async {
+        for round in 0..3 {
+            for (number, client) in clients.iter().enumerate().skip(1).take(6) {
+                let text = format!("round {round} of {number}");
+                let answer = client.call("fixture__echo", json!({"text": text})).await;
+                assert!(answer.contains(&text), "{answer}");
+            }
+        }
+    };
+    let (slow, ()) = tokio::join!(slow, others);
+    assert!(slow.contains("\"result\"") && !slow.contains("\"isError\":true"), "{slow}");
+    let without = clients[7].call("fixture__echo", json!({"text": "not mine"})).await;
+    assert!(without.contains("error"), "each has its own servers still: {without}");
+    let at_once = futures_util::future::join_all(clients.iter().map(|client| client.call("mcp-list", json!({})))).await;
+    assert!(at_once.iter().take(7).all(|list| list.contains("fixture")), "{at_once:?}");
+    for client in &clients {
+        client.call("mcp-list", json!({})).await;
+    }
+    eventually("they sleep again", async || awake().await <= AWAKE as u64).await;
+    broker.stop().await;
+}
