@@ -176,25 +176,27 @@ impl Engine {
             .await
             .map_err(failed("list networks"))?;
         networks.retain(|network| extent.covers(network.labels.as_ref(), &self.run));
+        // What is in use for as long as a container that was removed is still going.
+        let mut kept = None;
         for network in networks.into_iter().filter_map(|network| network.name) {
-            self.remove_network(&network, &names).await;
+            if let Err(error) = self.remove_network(&network, &names).await {
+                kept = Some(error);
+            }
         }
         if extent == Extent::Session {
             let found = docker
                 .list_volumes(Some(ListVolumesOptions { filters: filters() }))
                 .await
                 .map_err(failed("list volumes"))?;
-            let mut kept = None;
             for volume in found.volumes.unwrap_or_default() {
                 match docker.remove_volume(&volume.name, None::<RemoveVolumeOptions>).await {
                     Ok(()) | Err(ApiError::DockerResponseServerError { status_code: 404, .. }) => {}
-                    // It may be in use for as long as a container that was removed is still going.
                     Err(error) => kept = Some(failed("remove a volume")(error)),
                 }
             }
-            if let Some(kept) = kept {
-                return Err(kept);
-            }
+        }
+        if let Some(kept) = kept.filter(|_| extent == Extent::Session) {
+            return Err(kept);
         }
         Ok(ids.len())
     }
@@ -243,9 +245,9 @@ mod tests {
         assert!(engine.ended().contains(&session));
     }
 
-    /// An engine with one volume, which is in use when it is first asked to remove it.
-    async fn engine_of_one_volume(
-        State(asked): State<Arc<AtomicUsize>>,
+    /// An engine with one network and one volume, which are in use at first.
+    async fn engine_of_one_session(
+        State(asked): State<Arc<[AtomicUsize; 2]>>,
         method: http::Method,
         uri: http::Uri,
     ) -> (http::StatusCode, axum::Json<serde_json::Value>) {
@@ -257,8 +259,15 @@ mod tests {
                 json!({"Volumes": [volume], "Warnings": []})
             }
             "notes" if method == http::Method::DELETE => {
-                if asked.fetch_add(1, Ordering::SeqCst) == 0 {
+                if asked[0].fetch_add(1, Ordering::SeqCst) == 0 {
                     return (http::StatusCode::CONFLICT, axum::Json(json!({"message": "volume is in use"})));
+                }
+                return (http::StatusCode::NO_CONTENT, axum::Json(json!({})));
+            }
+            "networks" => json!([{"Name": "net", "Id": "1"}]),
+            "net" if method == http::Method::DELETE => {
+                if asked[1].fetch_add(1, Ordering::SeqCst) < 2 {
+                    return (http::StatusCode::FORBIDDEN, axum::Json(json!({"message": "has active endpoints"})));
                 }
                 return (http::StatusCode::NO_CONTENT, axum::Json(json!({})));
             }
@@ -268,12 +277,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_volume_that_was_in_use_is_removed_later() {
+    async fn what_was_in_use_is_removed_later() {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("engine.sock");
         let (tasks, _crashes) = Tasks::new();
-        let asked = Arc::new(AtomicUsize::new(0));
-        let routes = axum::Router::new().fallback(engine_of_one_volume).with_state(asked.clone());
+        let asked = Arc::new([AtomicUsize::new(0), AtomicUsize::new(0)]);
+        let times = |asked: &[AtomicUsize; 2]| asked.each_ref().map(|times| times.load(Ordering::SeqCst));
+        let routes = axum::Router::new().fallback(engine_of_one_session).with_state(asked.clone());
         let listener = tokio::net::UnixListener::bind(&socket).unwrap();
         drop(tasks.spawn(async move { axum::serve(listener, routes).await }));
         let engine = Some(format!("unix://{}", socket.display()));
@@ -281,10 +291,10 @@ mod tests {
         let engine = Engine::new(settings, ("folder", folder.path()), Duration::from_secs(1), &tasks);
         let session = SessionId::random();
         engine.end_session(&session).await;
-        assert_eq!(asked.load(Ordering::SeqCst), 1);
+        assert_eq!(times(&asked), [1, 2], "a network is tried again at once");
         assert!(engine.ended().contains(&session), "what is left is not forgotten");
         engine.discard_undone().await;
-        assert_eq!(asked.load(Ordering::SeqCst), 2);
+        assert_eq!(times(&asked), [2, 3]);
         assert!(engine.ended().is_empty());
     }
 
