@@ -39,6 +39,8 @@ pub(super) struct Reading {
     pub(super) variables: Environment,
     /// What values of `.env` are made of, of variables from elsewhere.
     pub(super) origins: BTreeMap<String, BTreeSet<String>>,
+    /// Where `.env` is, if it is a link that leads out of the folder.
+    pub(super) env_elsewhere: Option<PathBuf>,
     pub(super) room: Room,
     /// The volumes that the file declares and services may use.
     pub(super) volumes: BTreeSet<String>,
@@ -74,6 +76,7 @@ pub fn read(path: &Path, environment: &Environment) -> Result<ComposeFile, Compo
         folder: path.parent().map(Path::to_path_buf).unwrap_or_default(),
         variables: Environment::new(),
         origins: BTreeMap::new(),
+        env_elsewhere: None,
         room: Room::of(MADE_BYTES_MAX),
         volumes: BTreeSet::new(),
         problems: Vec::new(),
@@ -96,6 +99,7 @@ impl Reading {
             self.variables.clone_from(environment);
             return;
         }
+        self.env_elsewhere = path.canonicalize().ok().filter(|place| !place.starts_with(&self.folder));
         let parsed = bytes_of(&path).map_err(|error| chain(&error)).and_then(|bytes| {
             self.note(&path, &bytes);
             let text = String::from_utf8(bytes).map_err(|_| "it is not text (UTF-8)".to_owned())?;

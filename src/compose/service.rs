@@ -209,6 +209,9 @@ impl Service<'_> {
         if !self.from_outside.is_empty() {
             let names: Vec<&str> = self.from_outside.iter().map(String::as_str).collect();
             let names = names.join(", ");
+            if let Some(place) = self.file.env_elsewhere.clone() {
+                self.shows(&format!("reads variables from {}, which .env leads to", place.display()));
+            }
             self.shows(&format!("is given the values of {names}"));
         }
         self.definition.shown = self.shown.join("; ");

@@ -260,6 +260,11 @@ fn what_a_person_agrees_to_is_told_whole() {
     assert!(!is_all && lines[0].ends_with(" […]"), "a cut shows: {lines:?}");
     assert!(offer.notice().contains("That is not all of it: `mcp-broker compose check"), "{}", offer.notice());
 
+    let linked = self::folder(&[(FILE, "services: {a: {image: \"x:${FROM_OTHER}\"}}")]);
+    std::os::unix::fs::symlink(&path, linked.path().join(".env")).unwrap();
+    let shown = read_in(&linked).definitions[0].shown.clone();
+    assert!(shown.contains(&format!("reads variables from {path}, which .env leads to; is given")), "{shown}");
+
     let many: String = (0..20).map(|at| format!("  s{at}: {{image: x}}\n")).collect();
     let folder = self::folder(&[(FILE, &format!("services:\n{many}"))]);
     let (lines, is_all) = read_in(&folder).offer(false).lines();
