@@ -14,7 +14,7 @@ use crate::{
     audit::{Kind, Status, Subject},
     caller::{Caller, Era},
     compose::{Definition, Offer},
-    ids::Principal,
+    ids::{Principal, ServerName},
     session::Session,
     supervisor::{Asker, Key, upstream::chain},
 };
@@ -158,11 +158,13 @@ impl Context {
     fn allowed(&self, session: &Session, offer: &Offer) -> (Vec<Definition>, Vec<String>) {
         let (mut wanted, mut left_out) = (Vec::new(), Vec::new());
         let max = self.limits.servers_per_session_max;
-        let others = session
-            .servers()
-            .iter()
-            .filter(|added| offer.definitions.iter().all(|definition| definition.name != added.server))
-            .count();
+        // Services that were there before make room.
+        let before = session.compose_entries();
+        let is_other = |server: &ServerName| {
+            offer.definitions.iter().all(|definition| definition.name != *server)
+                && before.iter().all(|known| known.name != *server)
+        };
+        let others = session.servers().iter().filter(|added| is_other(&added.server)).count();
         for definition in &offer.definitions {
             let refused = if session.server(&definition.name).is_some_and(|added| added.fixed) {
                 Some("the operator has put another server of that name into every session".to_owned())

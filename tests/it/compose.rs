@@ -338,6 +338,21 @@ async fn the_operators_rules_and_everybodys_servers() {
     client.close().await;
     broker.terminate().await;
 
+    // A file of as many services as a session may have takes the place of another one.
+    std::fs::write(
+        home.data().join("config.yaml"),
+        "containers: {engine: none}\nlimits: {servers_per_session_max: 2}\n",
+    )
+    .unwrap();
+    let full = ["--session", "full", "--compose", &file[..]];
+    let begin = || Working::begin(&home, home.path(), &full, Era::Legacy, ClientCapabilities::default());
+    begin().await.end().await;
+    std::fs::write(&file, "services: {three: {image: x}, four: {image: x}}").unwrap();
+    let working = begin().await;
+    assert_eq!(working.servers().await, ["three", "four"]);
+    working.end().await;
+    std::fs::write(&file, FILE).unwrap();
+
     let rules = "containers: {engine: none}\ncatalog: {deny: {servers: [fs]}}\n";
     std::fs::write(home.data().join("config.yaml"), rules).unwrap();
     let named = ["--compose", &file[..]];
