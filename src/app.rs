@@ -154,7 +154,8 @@ impl App {
             store: store.clone(),
             clock: clock.clone(),
         });
-        let problems = tools.fixed_problems(&everybody.of_profiles);
+        let (new, more) = (&everybody.of_profiles, &everybody.more_of_profiles);
+        let problems = tools.fixed_problems(new, more, everybody.servers.len());
         if !problems.is_empty() {
             return Err(OpenError::Profiles(problems.iter().map(ToString::to_string).collect()));
         }

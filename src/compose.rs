@@ -10,6 +10,7 @@
 
 mod definition;
 mod env_file;
+mod environment;
 mod keys;
 mod reader;
 mod service;
@@ -28,6 +29,9 @@ pub use reader::read;
 
 /// The file that is looked for in a working folder.
 pub const FILE: &str = "gordon-mcp.yml";
+
+/// An offer that is larger is not made.
+pub const OFFER_BYTES_MAX: usize = 4 << 20;
 
 /// No file that is read here is larger.
 const FILE_BYTES_MAX: u64 = 1 << 20;

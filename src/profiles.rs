@@ -9,7 +9,7 @@ use std::{fmt, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 
 use crate::{
     clock::SharedClock,
@@ -96,6 +96,12 @@ pub struct ProfileServer {
 }
 
 impl Profile {
+    /// The names of its servers.
+    #[must_use]
+    pub fn names(&self) -> Vec<ServerName> {
+        self.servers.iter().map(|server| server.name.clone()).collect()
+    }
+
     /// As it is shown.
     #[must_use]
     pub fn to_value(&self) -> Value {
@@ -138,6 +144,9 @@ pub struct Profiles {
     features: Arc<Features>,
     /// How many there are.
     count: watch::Sender<usize>,
+    /// Held from looking how many there are until that is true again.
+    changing: Mutex<()>,
+    max: usize,
 }
 
 impl Profiles {
@@ -148,7 +157,7 @@ impl Profiles {
     /// When the database cannot be read.
     pub async fn open(store: Store, clock: SharedClock, features: Arc<Features>) -> Result<Self, StoreError> {
         let count = watch::Sender::new(store.profile_names().await?.len());
-        Ok(Self { store, clock, features, count })
+        Ok(Self { store, clock, features, count, changing: Mutex::default(), max: PROFILES_MAX })
     }
 
     /// Whether there are any.
@@ -191,7 +200,8 @@ impl Profiles {
     ///
     /// When there is one of that name, or too many, or it could not be committed: then nothing has changed.
     pub async fn create(&self, profile: Profile) -> Result<(), ProfilesError> {
-        if self.store.profile_names().await?.len() >= PROFILES_MAX {
+        let _one_at_a_time = self.changing.lock().await;
+        if self.store.profile_names().await?.len() >= self.max {
             return Err(ProfilesError::TooMany);
         }
         let name = profile.name.clone();
@@ -207,6 +217,7 @@ impl Profiles {
     ///
     /// When there is none of that name, or it could not be committed.
     pub async fn remove(&self, name: &str) -> Result<(), ProfilesError> {
+        let _one_at_a_time = self.changing.lock().await;
         let profile = self.get(name).await?;
         self.store.delete_profile(&profile.name).await?;
         self.changed().await
@@ -226,6 +237,28 @@ impl Profiles {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{clock::SystemClock, lifecycle::Tasks, store::Durability};
+
+    #[tokio::test]
+    async fn there_are_no_more_than_the_limit_however_many_are_made_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let (tasks, _crashes) = Tasks::new();
+        let store = Store::open(folder.path(), Durability::default(), &tasks).await.unwrap();
+        let clock: SharedClock = Arc::new(SystemClock);
+        let features = Arc::new(Features::load(&Default::default(), store.clone(), clock.clone()).await.unwrap());
+        let profiles = Profiles { max: 3, ..Profiles::open(store, clock, features).await.unwrap() };
+        let profile = |at: usize| Profile {
+            name: format!("p{at}").parse().unwrap(),
+            description: String::new(),
+            servers: Vec::new(),
+        };
+        let made = futures_util::future::join_all((0..8).map(|at| profiles.create(profile(at)))).await;
+        assert_eq!(made.iter().filter(|made| made.is_ok()).count(), 3);
+        assert!(made.iter().all(|made| matches!(made, Ok(()) | Err(ProfilesError::TooMany))));
+        let names: Vec<String> = profiles.list().await.unwrap().iter().map(|one| one.name.to_string()).collect();
+        let gone = futures_util::future::join_all(names.iter().map(|name| profiles.remove(name))).await;
+        assert!(gone.iter().all(Result::is_ok) && !profiles.any());
+    }
 
     #[test]
     fn names_of_profiles_are_plain() {

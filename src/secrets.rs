@@ -147,20 +147,45 @@ impl Secrets {
     ///
     /// When name or value are not acceptable, or it could not be committed.
     pub async fn set(&self, scope: Scope, name: &str, value: SecretValue) -> Result<(), SetSecretError> {
-        if name.is_empty() || name.len() > NAME_BYTES_MAX || name.chars().any(char::is_control) {
-            return Err(SetSecretError::Name);
-        }
+        let sealed = self.sealed(&scope, name, &value)?;
+        self.store.put_secret(sealed, self.clock.now()).await?;
         let name = name.to_owned();
-        if value.reveal().is_empty() {
-            return Err(SetSecretError::Empty { name });
-        }
-        if value.reveal().len() > VALUE_BYTES_MAX {
-            return Err(SetSecretError::TooLong { name });
-        }
-        self.store.put_secret(self.seal(&scope, &name, &value), self.clock.now()).await?;
         self.opened.write().unwrap_or_else(PoisonError::into_inner).insert((scope, name), value);
         self.refresh_redactor();
         Ok(())
+    }
+
+    /// Seals a value, for who commits it together with something else and has it taken over then.
+    ///
+    /// # Errors
+    ///
+    /// When name or value are not acceptable.
+    pub(crate) fn sealed(
+        &self,
+        scope: &Scope,
+        name: &str,
+        value: &SecretValue,
+    ) -> Result<SealedSecret, SetSecretError> {
+        if name.is_empty() || name.len() > NAME_BYTES_MAX || name.chars().any(char::is_control) {
+            return Err(SetSecretError::Name);
+        }
+        let named = || name.to_owned();
+        if value.reveal().is_empty() {
+            return Err(SetSecretError::Empty { name: named() });
+        }
+        if value.reveal().len() > VALUE_BYTES_MAX {
+            return Err(SetSecretError::TooLong { name: named() });
+        }
+        Ok(self.seal(scope, name, value))
+    }
+
+    /// Takes over what has been committed for one scope: values that were kept, and names that were forgotten.
+    pub(crate) fn take_over(&self, scope: &Scope, kept: Vec<(String, SecretValue)>, forgotten: &[String]) {
+        let mut opened = self.opened.write().unwrap_or_else(PoisonError::into_inner);
+        opened.retain(|(owner, name), _| owner != scope || !forgotten.contains(name));
+        opened.extend(kept.into_iter().map(|(name, value)| ((scope.clone(), name), value)));
+        drop(opened);
+        self.refresh_redactor();
     }
 
     /// Holds a secret of the operator's for as long as the broker runs. It is not kept.

@@ -40,7 +40,7 @@ use menu::Menu;
 
 pub use clients::{ConnectedClient, ask_peer};
 pub use following::Unsettled;
-pub use registry::{NewSession, Sessions, SessionsError};
+pub use registry::{NewSession, Sessions, SessionsError, TakeError};
 
 /// Changes a slow listener may be behind by.
 const CHANGES_MAX: usize = 64;
@@ -122,6 +122,7 @@ pub struct Session {
     settling: watch::Sender<usize>,
     /// A Compose file that nobody has agreed to yet.
     offered: Mutex<Option<Offered>>,
+    taking: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default)]
@@ -196,6 +197,7 @@ impl Session {
             kept: Mutex::default(),
             settling: watch::Sender::new(0),
             offered: Mutex::default(),
+            taking: tokio::sync::Mutex::default(),
         })
     }
 
@@ -433,6 +435,17 @@ impl Session {
         let mut locks = self.lock(&self.locks);
         locks.retain(|_, lock| Arc::strong_count(lock) > 1);
         locks.entry(server.clone()).or_default().clone()
+    }
+
+    /// Holds the locks of several servers. They are taken in one order, so that no two wait for each other's.
+    pub async fn hold_servers(&self, mut servers: Vec<ServerName>) -> Vec<tokio::sync::OwnedMutexGuard<()>> {
+        servers.sort();
+        servers.dedup();
+        let mut held = Vec::new();
+        for server in &servers {
+            held.push(self.server_lock(server).lock_owned().await);
+        }
+        held
     }
 
     /// Notes that the session listens to an instance; says whether it did not before.

@@ -41,7 +41,7 @@ use std::{
 use tokio::time::Instant;
 
 pub use docker::DockerError;
-pub(crate) use docker::is_forbidden;
+pub(crate) use docker::{MountError, permitted};
 pub use install::InstallError;
 pub use instance::{Gone, Instance, Start, State};
 pub use remote::RemoteError;
@@ -156,10 +156,11 @@ impl Supervisor {
         let limits = Arc::new(settings.limits.clone());
         let label = label_of(&settings.data_folder);
         let logs = Logs::new(clock.clone(), limits.stderr_bytes_max);
+        let folder = (label.as_str(), settings.data_folder.as_path());
+        let engine = Engine::new(settings.containers.clone(), folder, limits.install(), &tasks);
+        let engine = engine.recorded_by(audit.clone());
         let connector = Connector {
-            engine: Arc::new(
-                Engine::new(settings.containers.clone(), &label, limits.install(), &tasks).recorded_by(audit.clone()),
-            ),
+            engine: Arc::new(engine),
             installer: Installer::new(&settings.data_folder, limits.install(), label.clone()),
             http: remote::client()?,
             limits: limits.clone(),
@@ -216,6 +217,11 @@ impl Supervisor {
             },
             Runnable::Remote(_) => Ok(()),
         }
+    }
+
+    /// Refuses a folder that no container of this broker ever sees.
+    pub(crate) fn permits(&self, folder: &Path) -> Result<(), MountError> {
+        permitted(folder, Some(&self.data_folder))
     }
 
     /// The container engine that would be used, in words.

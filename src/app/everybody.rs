@@ -18,8 +18,10 @@ use crate::{
 /// The servers of every session.
 pub(super) struct Everybody {
     pub(super) servers: Vec<FixedServer>,
-    /// Those that profiles name, which are checked when everything is there to check them with.
+    /// Those that only profiles name, which are checked when everything is there to check them with.
     pub(super) of_profiles: Vec<ProfileServer>,
+    /// Servers of profiles that are named elsewhere already, whose config comes beside the one they have.
+    pub(super) more_of_profiles: Vec<ProfileServer>,
     pub(super) config: BTreeMap<ServerName, Map<String, Value>>,
 }
 
@@ -35,8 +37,8 @@ impl Everybody {
         compose: &[Definition],
         profiles: &Profiles,
     ) -> Result<Self, OpenError> {
-        let mut everybody =
-            Self { servers: Vec::new(), of_profiles: Vec::new(), config: settings.server_config.clone() };
+        let (servers, of_profiles, more_of_profiles) = (Vec::new(), Vec::new(), Vec::new());
+        let mut everybody = Self { servers, of_profiles, more_of_profiles, config: settings.server_config.clone() };
         for definition in compose {
             everybody.add(definition.name.clone(), Activation::All);
         }
@@ -45,9 +47,9 @@ impl Everybody {
         }
         for name in &settings.profiles {
             for server in profiles.get(name).await?.servers {
-                if everybody.add(server.name.clone(), server.tools.clone()) {
-                    everybody.of_profiles.push(server.clone());
-                }
+                let is_new = everybody.add(server.name.clone(), server.tools.clone());
+                let list = if is_new { &mut everybody.of_profiles } else { &mut everybody.more_of_profiles };
+                list.push(server.clone());
                 let config = everybody.config.entry(server.name).or_default();
                 for (key, value) in server.config {
                     config.entry(key).or_insert(value);
@@ -83,8 +85,8 @@ pub(super) fn compose(settings: &Settings) -> Result<Vec<Definition>, OpenError>
 /// Holds the variables whose values come from elsewhere than the file.
 pub(super) fn hold_variables(secrets: &Secrets, compose: &[Definition]) {
     for definition in compose {
-        for (variable, value) in &definition.secrets {
-            secrets.hold(&definition.secret_name(variable), value.clone().into());
+        for (name, value) in definition.sealed_values() {
+            secrets.hold(&name, value.to_owned().into());
         }
     }
 }

@@ -151,9 +151,9 @@ pub struct ContainerSpec {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Agreed {
     /// In place of the image's.
-    pub entrypoint: Option<Vec<String>>,
+    pub entrypoint: Option<Vec<Word>>,
     /// In place of the image's.
-    pub command: Option<Vec<String>>,
+    pub command: Option<Vec<Word>>,
     pub environment: BTreeMap<String, String>,
     pub binds: Vec<Bind>,
     /// `name:target[:ro]`
@@ -163,6 +163,46 @@ pub struct Agreed {
     pub memory_bytes: Option<u64>,
     /// Billionths of a CPU.
     pub nano_cpus: Option<i64>,
+}
+
+/// A word of a command line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Word {
+    /// As it is written.
+    Plain(String),
+    /// With values in it that are kept as secrets, and filled in when the container is started.
+    Filled(Vec<Piece>),
+}
+
+/// A part of a word.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Piece {
+    Text(String),
+    /// The value of the variable of that name.
+    Value(String),
+}
+
+/// What the name of a secret's variable begins with if the value is for command lines, and not for the environment: no
+/// environment variable's name has it.
+pub const FOR_WORDS: char = '=';
+
+impl Word {
+    /// The word with its values.
+    #[must_use]
+    pub fn filled(&self, value: impl Fn(&str) -> Option<String>) -> String {
+        match self {
+            Self::Plain(text) => text.clone(),
+            Self::Filled(pieces) => pieces
+                .iter()
+                .map(|piece| match piece {
+                    Piece::Text(text) => text.clone(),
+                    Piece::Value(name) => value(name).unwrap_or_default(),
+                })
+                .collect(),
+        }
+    }
 }
 
 /// A folder or file of this machine that a container sees.

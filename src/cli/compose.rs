@@ -98,6 +98,12 @@ fn show(file: &ComposeFile) {
     }
     for definition in &file.definitions {
         output::say(format!("{}: {}", definition.name, definition.shown));
+        // Where variables are in a path it is shown as it is written; here is who may see what it leads to.
+        for source in definition.binds.iter().map(|bind| bind.source.display().to_string()) {
+            if !definition.shown.contains(&source) {
+                output::say(format!("  {}: that mounts {source}", definition.name));
+            }
+        }
     }
 }
 
@@ -122,5 +128,29 @@ pub(super) fn offer(named: Option<&Path>) -> anyhow::Result<Option<Offer>> {
     for problem in &file.problems {
         output::note(format!("mcp-broker: {}: {problem}", path.display()));
     }
-    Ok((!file.definitions.is_empty()).then(|| file.offer(named.is_some())))
+    if file.definitions.is_empty() {
+        return Ok(None);
+    }
+    let offer = file.offer(named.is_some());
+    match fits(&offer) {
+        Ok(()) => Ok(Some(offer)),
+        Err(problem) if named.is_some() => Err(problem).context("the file given with --compose cannot be used"),
+        Err(problem) => {
+            output::complain(&problem.context("the Compose file in this folder is left alone"));
+            Ok(None)
+        }
+    }
+}
+
+/// A broker takes no larger request.
+fn fits(offer: &Offer) -> anyhow::Result<()> {
+    let bytes = serde_json::to_vec(offer)?.len();
+    if bytes > compose::OFFER_BYTES_MAX {
+        bail!(
+            "{} has {bytes} bytes with the variables of its services, and {} are the most: have fewer or shorter ones",
+            offer.file,
+            compose::OFFER_BYTES_MAX
+        );
+    }
+    Ok(())
 }

@@ -1,6 +1,7 @@
 //! `mcp-broker profile`.
 
 use std::{
+    io::Read,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -13,7 +14,7 @@ use serde_json::{Value, json};
 use super::{Global, broker::Broker, encoded, output, session};
 
 /// A document larger than this is not read.
-const DOCUMENT_BYTES_MAX: usize = 1 << 20;
+const DOCUMENT_BYTES_MAX: u64 = 1 << 20;
 
 /// Keep profiles: servers under a name, to be put into sessions.
 #[derive(Debug, Subcommand)]
@@ -221,14 +222,18 @@ fn of_server<'s, 'g>(
 
 fn read(file: &Path) -> anyhow::Result<Value> {
     let from = || format!("could not read {}", file.display());
-    let written = if file == Path::new("-") {
-        std::io::read_to_string(std::io::stdin()).with_context(from)?
+    let mut source: Box<dyn Read> = if file == Path::new("-") {
+        Box::new(std::io::stdin())
     } else {
-        std::fs::read_to_string(file).with_context(from)?
+        Box::new(std::fs::File::open(file).with_context(from)?)
     };
-    if written.len() > DOCUMENT_BYTES_MAX {
+    // What never ends is not read for ever.
+    let mut written = Vec::new();
+    source.by_ref().take(DOCUMENT_BYTES_MAX + 1).read_to_end(&mut written).with_context(from)?;
+    if written.len() as u64 > DOCUMENT_BYTES_MAX {
         bail!("{} is larger than {DOCUMENT_BYTES_MAX} bytes: it is no profile", file.display());
     }
+    let written = String::from_utf8(written).with_context(from)?;
     crate::catalog::file::yaml(&written).map_err(|problem| anyhow!("{} is no profile: {problem}", file.display()))
 }
 

@@ -24,7 +24,7 @@ use crate::{
     config::Settings,
     http::{
         socket,
-        stdio::{Begun, SESSION_HEADER, UPGRADE, WAITING_HEADER, Wanted, serve, session},
+        stdio::{Begun, LEFT_OUT_HEADER, SESSION_HEADER, UPGRADE, WAITING_HEADER, Wanted, serve, session},
     },
     ids::SessionId,
     lifecycle::{Crashes, Signals, Tasks},
@@ -144,13 +144,18 @@ async fn attach_or_become(settings: &Settings, wanted: &Wanted) -> anyhow::Resul
 async fn begun(app: &App, wanted: Wanted) -> anyhow::Result<Arc<Session>> {
     let offer = wanted.compose.clone();
     let Begun { session, waiting, left_out } = session(&app.parts, wanted).await?;
-    for problem in left_out {
-        output::note(format!("mcp-broker: {problem}"));
-    }
+    say_left_out(&left_out);
     if let Some(offer) = offer.filter(|_| waiting) {
         output::note(format!("mcp-broker: {}", offer.notice()));
     }
     Ok(session)
+}
+
+/// Says which services of a Compose file are left out, and why.
+fn say_left_out(left_out: &[String]) {
+    for problem in left_out {
+        output::note(format!("mcp-broker: {problem}"));
+    }
 }
 
 async fn attach(stream: tokio::net::UnixStream, wanted: &Wanted) -> anyhow::Result<(impl Stream + use<>, SessionId)> {
@@ -176,6 +181,9 @@ async fn attach(stream: tokio::net::UnixStream, wanted: &Wanted) -> anyhow::Resu
         if let Some(offer) = wanted.compose.as_ref().filter(|_| response.headers().contains_key(WAITING_HEADER)) {
             output::note(format!("mcp-broker: {}", offer.notice()));
         }
+        let left_out: Option<Vec<String>> =
+            response.headers().get(LEFT_OUT_HEADER).and_then(|told| serde_json::from_slice(told.as_bytes()).ok());
+        say_left_out(&left_out.unwrap_or_default());
         let upgraded = hyper::upgrade::on(response).await?;
         Ok((TokioIo::new(upgraded), session))
     };

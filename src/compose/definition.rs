@@ -7,13 +7,16 @@ use serde::{Deserialize, Serialize};
 use crate::{
     catalog::{
         Entry, Runnable,
-        entry::{Agreed, Bind, ContainerSpec, SecretSpec},
+        entry::{Agreed, Bind, ContainerSpec, FOR_WORDS, SecretSpec, Word},
     },
     ids::ServerName,
 };
 
-/// Services that are shown before anybody agreed.
+/// Services that are shown before anybody agreed, elsewhere than at a terminal.
 const LINES_MAX: usize = 16;
+
+/// Of each of them.
+const LINE_CHARACTERS_MAX: usize = 800;
 
 /// What entries made from Compose files have for a source.
 pub(super) const SOURCE: &str = "compose";
@@ -24,12 +27,13 @@ pub(super) const SOURCE: &str = "compose";
 pub struct Definition {
     pub name: ServerName,
     pub image: String,
-    /// What it would start, in a line, with variables as the file writes them: it is shown before anybody agreed.
+    /// What it would start, in a line, with variables as the file writes them: it is shown before anybody agreed. It is all
+    /// there, however long it is.
     pub shown: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub entrypoint: Option<Vec<String>>,
+    pub entrypoint: Option<Vec<Word>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub command: Option<Vec<String>>,
+    pub command: Option<Vec<Word>>,
     /// Variables that the file itself has.
     #[serde(default)]
     pub environment: BTreeMap<String, String>,
@@ -37,6 +41,9 @@ pub struct Definition {
     /// secrets, and not kept with the rest.
     #[serde(default)]
     pub secrets: BTreeMap<String, String>,
+    /// Values of variables that entry point and command have, which are secrets too.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub values: BTreeMap<String, String>,
     #[serde(default)]
     pub binds: Vec<Bind>,
     #[serde(default)]
@@ -76,11 +83,19 @@ impl Definition {
         format!("{}:{variable}", self.name)
     }
 
+    /// The values that came from elsewhere, under the names that they are kept by.
+    pub fn sealed_values(&self) -> impl Iterator<Item = (String, &str)> {
+        let of_words = self.values.iter().map(|(name, value)| (for_words(name), value.as_str()));
+        let all = self.secrets.iter().map(|(name, value)| (name.clone(), value.as_str())).chain(of_words);
+        all.map(|(variable, value)| (self.secret_name(&variable), value))
+    }
+
     /// The same without what is a secret, for keeping.
     #[must_use]
     pub fn without_secrets(&self) -> Self {
-        let secrets = self.secrets.keys().map(|name| (name.clone(), String::new())).collect();
-        Self { secrets, ..self.clone() }
+        let without =
+            |values: &BTreeMap<String, String>| values.keys().map(|name| (name.clone(), String::new())).collect();
+        Self { secrets: without(&self.secrets), values: without(&self.values), ..self.clone() }
     }
 
     /// The server it is.
@@ -103,16 +118,17 @@ impl Definition {
             agreed: Some(Box::new(agreed)),
             ..ContainerSpec::default()
         };
-        let secrets = self.secrets.keys().map(|variable| SecretSpec {
-            name: self.secret_name(variable),
-            env: variable.clone(),
+        let variables = self.secrets.keys().cloned().chain(self.values.keys().map(|name| for_words(name)));
+        let secrets = variables.map(|variable| SecretSpec {
+            name: self.secret_name(&variable),
+            env: variable,
             example: String::new(),
             description: format!("A variable of the Compose file's service `{}`", self.name),
             required: true,
             by_variable: false,
         });
         Entry {
-            description: format!("A service of a Compose file: {}", self.shown),
+            description: format!("A service of a Compose file: {}", cut(&self.shown, LINE_CHARACTERS_MAX)),
             source: SOURCE.into(),
             secrets: secrets.collect(),
             runs: vec![Runnable::Container(container)],
@@ -133,42 +149,53 @@ pub struct Offer {
 }
 
 impl Offer {
-    /// What it would start, a line each.
+    /// What it would start, a line each, and whether that is all of it.
     #[must_use]
-    pub fn lines(&self) -> Vec<String> {
+    pub fn lines(&self) -> (Vec<String>, bool) {
         let line = |definition: &Definition| format!("{}: {}", definition.name, definition.shown);
-        let mut lines: Vec<String> = self.definitions.iter().take(LINES_MAX).map(line).collect();
+        let whole: Vec<String> = self.definitions.iter().take(LINES_MAX).map(line).collect();
+        let mut lines: Vec<String> = whole.iter().map(|line| cut(line, LINE_CHARACTERS_MAX)).collect();
         let more = self.definitions.len().saturating_sub(LINES_MAX);
+        let is_all = more == 0 && lines == whole;
         if more > 0 {
-            lines.push(format!("and {more} more"));
+            lines.push(format!("… and {more} more"));
         }
-        lines
+        (lines, is_all)
     }
 
     /// The command that agrees to it.
     #[must_use]
     pub fn command(&self) -> String {
-        format!("mcp-broker compose trust {}", quoted(&self.file))
+        format!("mcp-broker compose trust {}", shell_words::quote(&self.file))
     }
 
     /// What a client is told of a file that nobody agreed to. Everything in it is the file's text, and shown as such.
     #[must_use]
     pub fn notice(&self) -> String {
+        let (lines, is_all) = self.lines();
+        let rest = if is_all {
+            String::new()
+        } else {
+            format!("That is not all of it: `mcp-broker compose check {}` shows it.\n", shell_words::quote(&self.file))
+        };
         format!(
             "The working folder has a Compose file that nobody has agreed to, so nothing of it runs. It would start:\n- {}\n\
-             If the user wants that, they run `{}`, and the servers are there.",
-            self.lines().join("\n- "),
+             {rest}If the user wants that, they run `{}`, and the servers are there.",
+            lines.join("\n- "),
             self.command()
         )
     }
 }
 
-/// A path as one word for a shell.
-fn quoted(path: &str) -> String {
-    let plain = |letter: char| letter.is_ascii_alphanumeric() || "/._-+@%:,=".contains(letter);
-    if !path.is_empty() && path.chars().all(plain) {
-        path.to_owned()
-    } else {
-        format!("'{}'", path.replace('\'', r"'\''"))
+/// A variable's name among the secrets when its value is for command lines.
+fn for_words(variable: &str) -> String {
+    format!("{FOR_WORDS}{variable}")
+}
+
+/// Text of at most so many characters; that something is missing shows.
+fn cut(text: &str, characters_max: usize) -> String {
+    match text.char_indices().nth(characters_max) {
+        Some((end, _)) => format!("{} […]", &text[..end]),
+        None => text.to_owned(),
     }
 }

@@ -4,15 +4,28 @@
 //! it is, one in double quotes has escapes (`\n`, `\t`, `\"`, `\\`, `\$`) and may go on over lines; elsewhere ` #` begins a
 //! comment. Except in single quotes, variables are filled in, from those before it in the file first.
 
-use super::{Environment, variables::fill};
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    Environment,
+    variables::{Room, fill},
+};
+
+/// A file of variables that was read.
+#[derive(Debug, Default)]
+pub(super) struct Parsed {
+    pub(super) variables: Environment,
+    /// The variables from outside of the file whose values are in one of it.
+    pub(super) used: BTreeMap<String, BTreeSet<String>>,
+}
 
 /// Reads a file's text. `outside` has the variables that are not in it.
 ///
 /// # Errors
 ///
-/// A sentence that names the line.
-pub(super) fn parse(text: &str, outside: &dyn Fn(&str) -> Option<String>) -> Result<Environment, String> {
-    let mut variables = Environment::new();
+/// A sentence that names the line. No value is in it.
+pub(super) fn parse(text: &str, outside: &dyn Fn(&str) -> Option<String>, room: &mut Room) -> Result<Parsed, String> {
+    let Parsed { mut variables, mut used } = Parsed::default();
     let mut lines = text.trim_start_matches('\u{feff}').lines().enumerate();
     while let Some((at, line)) = lines.next() {
         let line = line.trim();
@@ -28,6 +41,8 @@ pub(super) fn parse(text: &str, outside: &dyn Fn(&str) -> Option<String>) -> Res
                 return Err(wrong("has no `=`"));
             }
             if let Some(value) = outside(line) {
+                room.take(value.len()).map_err(|problem| wrong(&problem))?;
+                used.insert(line.to_owned(), BTreeSet::from([line.to_owned()]));
                 variables.insert(line.to_owned(), value);
             }
             continue;
@@ -56,15 +71,31 @@ pub(super) fn parse(text: &str, outside: &dyn Fn(&str) -> Option<String>) -> Res
             _ => Value::WithVariables(without_comment(value).to_owned()),
         };
         let value = match value {
-            Value::AsItIs(text) => text,
+            Value::AsItIs(text) => {
+                room.take(text.len()).map_err(|problem| wrong(&problem))?;
+                used.remove(name);
+                text
+            }
             Value::WithVariables(text) => {
                 let lookup = |name: &str| variables.get(name).cloned().or_else(|| outside(name));
-                fill(&text, &lookup).map_err(|problem| wrong(&problem))?.text
+                let filled = fill(&text, &lookup, room).map_err(|problem| wrong(&problem))?;
+                let mut from = BTreeSet::new();
+                for name in filled.used {
+                    match used.get(&name) {
+                        Some(names) => from.extend(names.iter().cloned()),
+                        None if variables.contains_key(&name) => {}
+                        None => {
+                            from.insert(name);
+                        }
+                    }
+                }
+                used.insert(name.to_owned(), from);
+                filled.text
             }
         };
         variables.insert(name.to_owned(), value);
     }
-    Ok(variables)
+    Ok(Parsed { variables, used })
 }
 
 enum Value {
@@ -123,7 +154,20 @@ mod tests {
 
     fn parsed(text: &str) -> Result<Vec<(String, String)>, String> {
         let outside = |name: &str| (name == "HOME").then(|| "/home/me".to_owned());
-        parse(text, &outside).map(|variables| variables.into_iter().collect())
+        parse(text, &outside, &mut Room::of(1 << 20)).map(|parsed| parsed.variables.into_iter().collect())
+    }
+
+    #[test]
+    fn what_a_value_has_from_outside_is_known() {
+        let outside = |name: &str| name.starts_with("OUT").then(|| "x".to_owned());
+        let text = "A=${OUT_1}\nB=$A-${OUT_2:-}\nC='$OUT_3'\nOUT_4\nD=$C\n";
+        let parsed = parse(text, &outside, &mut Room::of(1000)).unwrap();
+        let of = |name: &str| parsed.used.get(name).into_iter().flatten().map(String::as_str).collect::<Vec<_>>();
+        assert_eq!((of("A"), of("B"), of("C")), (vec!["OUT_1"], vec!["OUT_1", "OUT_2"], vec![]));
+        assert_eq!((of("OUT_4"), of("D")), (vec!["OUT_4"], vec![]));
+        let doubling = format!("A={}\n{}", "x".repeat(100), "A=$A$A\n".repeat(1000));
+        let grown = parse(&doubling, &outside, &mut Room::of(1 << 20)).unwrap_err();
+        assert!(grown.contains("too large") || grown.contains("longer than"), "{grown}");
     }
 
     #[test]

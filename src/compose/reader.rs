@@ -11,7 +11,12 @@ use serde_json::{Map, Value};
 use serde_saphyr::Spanned;
 use sha2::{Digest as _, Sha256};
 
-use super::{ComposeError, ComposeFile, Definition, Environment, Problem, Severity, bytes_of, env_file, keys, service};
+use super::{
+    ComposeError, ComposeFile, Definition, Environment, Problem, Severity, bytes_of,
+    env_file::{self, Parsed},
+    keys, service,
+    variables::Room,
+};
 use crate::{
     catalog::{file::yaml, foreign::displayable},
     supervisor::upstream::chain,
@@ -22,10 +27,21 @@ const SERVICES_MAX: usize = 64;
 
 const NAME_CHARACTERS_MAX: usize = 64;
 
+/// What is made of a file, and of all that it reads, is no larger.
+const MADE_BYTES_MAX: usize = 4 << 20;
+
+/// Problems that are told of one file.
+pub(super) const PROBLEMS_MAX: usize = 1000;
+
 /// A file that is being read.
 pub(super) struct Reading {
     pub(super) folder: PathBuf,
     pub(super) variables: Environment,
+    /// What values of `.env` are made of, of variables from elsewhere.
+    pub(super) origins: BTreeMap<String, BTreeSet<String>>,
+    /// Where `.env` is, if it is a link that leads out of the folder.
+    pub(super) env_elsewhere: Option<PathBuf>,
+    pub(super) room: Room,
     /// The volumes that the file declares and services may use.
     pub(super) volumes: BTreeSet<String>,
     pub(super) problems: Vec<Problem>,
@@ -59,6 +75,9 @@ pub fn read(path: &Path, environment: &Environment) -> Result<ComposeFile, Compo
     let mut reading = Reading {
         folder: path.parent().map(Path::to_path_buf).unwrap_or_default(),
         variables: Environment::new(),
+        origins: BTreeMap::new(),
+        env_elsewhere: None,
+        room: Room::of(MADE_BYTES_MAX),
         volumes: BTreeSet::new(),
         problems: Vec::new(),
         lines: yaml(text).unwrap_or_default(),
@@ -80,13 +99,18 @@ impl Reading {
             self.variables.clone_from(environment);
             return;
         }
+        self.env_elsewhere = path.canonicalize().ok().filter(|place| !place.starts_with(&self.folder));
         let parsed = bytes_of(&path).map_err(|error| chain(&error)).and_then(|bytes| {
             self.note(&path, &bytes);
             let text = String::from_utf8(bytes).map_err(|_| "it is not text (UTF-8)".to_owned())?;
-            env_file::parse(&text, &|name| environment.get(name).cloned())
+            env_file::parse(&text, &|name| environment.get(name).cloned(), &mut self.room)
         });
         match parsed {
-            Ok(variables) => self.variables = variables,
+            Ok(Parsed { variables, used }) => {
+                self.variables = variables;
+                self.origins = used;
+                self.origins.retain(|name, _| !environment.contains_key(name));
+            }
             Err(problem) => self.problem(".env", problem, Severity::Warning),
         }
         self.variables.extend(environment.clone());
@@ -144,6 +168,10 @@ impl Reading {
         for bind in definitions.iter().flat_map(|definition| &definition.binds) {
             self.part(b"bind", bind.source.as_os_str().as_encoded_bytes());
         }
+        if self.problems.len() >= PROBLEMS_MAX {
+            let message = format!("has more than {PROBLEMS_MAX} problems, which are not all told");
+            self.problems.push(Problem { at: "services".into(), line: None, message, severity: Severity::Error });
+        }
         let hash = HEXLOWER.encode(&self.hash.finalize());
         self.problems.sort_by_key(|problem| problem.line);
         ComposeFile { path, hash, definitions, problems: self.problems }
@@ -173,6 +201,9 @@ impl Reading {
     }
 
     fn problem(&mut self, at: &str, message: impl Into<String>, severity: Severity) {
+        if self.problems.len() >= PROBLEMS_MAX {
+            return;
+        }
         let message = displayable(&message.into(), 1000);
         self.problems.push(Problem { at: displayable(at, 200), line: None, message, severity });
     }

@@ -1,25 +1,37 @@
 //! One service: from what the file says to a [`Definition`], with everything noted that is not done.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
-use super::{Definition, Problem, Severity, bytes_of, env_file, keys, reader::Reading, variables::fill};
-use crate::{catalog::foreign::displayable, ids::ServerName};
+use super::{
+    Definition, Problem, Severity, keys,
+    reader::{PROBLEMS_MAX, Reading},
+    variables::{Filled, fill},
+};
+use crate::{
+    audit::without_secrets,
+    catalog::{entry::Word, foreign::displayable},
+    ids::ServerName,
+    secrets::VALUE_BYTES_MAX,
+};
 
-/// Of one piece of what is shown before a person has agreed.
-const SHOWN_CHARACTERS_MAX: usize = 200;
+/// Of a name in a message.
+const NAME_CHARACTERS_MAX: usize = 200;
 
 /// The least that Docker takes.
 const MEMORY_BYTES_MIN: u64 = 6 << 20;
 
 /// A service that is being read.
 pub(super) struct Service<'a> {
-    file: &'a mut Reading,
+    pub(super) file: &'a mut Reading,
     name: &'a str,
     failed: bool,
     shown: Vec<String>,
-    from_outside: Vec<String>,
+    from_outside: BTreeSet<String>,
     pub(super) definition: Definition,
 }
 
@@ -31,7 +43,7 @@ pub(super) fn read(file: &mut Reading, name: &str, fields: &Map<String, Value>) 
         name,
         failed: false,
         shown: Vec::new(),
-        from_outside: Vec::new(),
+        from_outside: BTreeSet::new(),
         definition: Definition {
             name: server,
             image: String::new(),
@@ -40,6 +52,7 @@ pub(super) fn read(file: &mut Reading, name: &str, fields: &Map<String, Value>) 
             command: None,
             environment: BTreeMap::new(),
             secrets: BTreeMap::new(),
+            values: BTreeMap::new(),
             binds: Vec::new(),
             volumes: Vec::new(),
             user: None,
@@ -93,11 +106,11 @@ impl Service<'_> {
             return self.error("image", "is no reference to an image");
         }
         self.definition.image = image;
-        self.shown.insert(0, format!("image {}", shown(written)));
+        self.shows(&format!("image {written}"));
     }
 
     /// A command line: a list, or text that is taken apart as a shell would.
-    fn words(&mut self, key: &str, value: &Value) -> Option<Vec<String>> {
+    fn words(&mut self, key: &str, value: &Value) -> Option<Vec<Word>> {
         let words: Vec<String> = match value {
             Value::Null => return None,
             Value::String(text) => match split(text) {
@@ -127,136 +140,26 @@ impl Service<'_> {
             }
         };
         if !words.is_empty() {
-            self.shows(&format!("{key} {}", shown(&words.join(" "))));
+            self.shows(&format!("{key} {}", words.join(" ")));
         }
-        words.iter().map(|word| self.text(key, word)).collect()
+        words.iter().map(|word| self.word(key, word)).collect()
     }
 
-    fn env_files(&mut self, value: &Value) {
-        let files = match value {
-            Value::Array(files) => files.clone(),
-            Value::Null => return,
-            other => vec![other.clone()],
-        };
-        for (at, file) in files.iter().enumerate() {
-            let at = format!("env_file[{at}]");
-            let (path, required) = match file {
-                Value::String(path) => (Some(path.as_str()), true),
-                Value::Object(fields) => {
-                    if let Some(key) = fields.keys().find(|key| !matches!(key.as_str(), "path" | "required")) {
-                        self.error(&at, format!("`{}` is not supported", key.escape_debug()));
-                        continue;
-                    }
-                    let required = fields.get("required").map_or(Some(true), truth);
-                    let Some(required) = required else {
-                        self.error(&at, "`required` has to be true or false");
-                        continue;
-                    };
-                    (fields.get("path").and_then(Value::as_str), required)
-                }
-                _ => (None, true),
-            };
-            let Some(path) = path else {
-                self.error(&at, "has to be a path, or path and required");
-                continue;
-            };
-            if let Some(path) = self.text(&at, path) {
-                self.env_file(&at, &path, required);
+    /// A word of a command line. Values that came from elsewhere are kept beside it.
+    fn word(&mut self, key: &str, written: &str) -> Option<Word> {
+        let filled = self.fill(key, written)?;
+        if filled.used.is_empty() {
+            return Some(Word::Plain(filled.text));
+        }
+        for name in &filled.used {
+            let value = self.variable(name).unwrap_or_default();
+            if value.contains('\0') || value.len() > VALUE_BYTES_MAX {
+                self.error(key, format!("the value of `{name}` has a zero byte in it, or more than {VALUE_BYTES_MAX}"));
+            } else if !value.is_empty() {
+                self.definition.values.insert(name.clone(), value);
             }
         }
-    }
-
-    fn env_file(&mut self, at: &str, path: &str, required: bool) {
-        let path = self.file.folder.join(path);
-        if !required && !path.exists() {
-            self.file.note_absent(&path);
-            return;
-        }
-        let bytes = match bytes_of(&path) {
-            Ok(bytes) => bytes,
-            Err(error) => return self.error(at, crate::supervisor::upstream::chain(&error)),
-        };
-        self.file.note(&path, &bytes);
-        let Ok(text) = String::from_utf8(bytes) else { return self.error(at, "is not text (UTF-8)") };
-        let parsed = env_file::parse(&text, &|name| self.variable(name));
-        match parsed {
-            Ok(variables) => {
-                self.from_outside.extend(variables.keys().cloned());
-                for (name, value) in variables {
-                    self.variable_of(&name, value, true);
-                }
-            }
-            Err(problem) => self.error(at, format!("{}: {problem}", path.display())),
-        }
-    }
-
-    fn environment(&mut self, value: &Value) {
-        match value {
-            Value::Null => {}
-            Value::Object(variables) => {
-                for (name, value) in variables {
-                    let at = format!("environment.{}", shown(name));
-                    match value {
-                        Value::Null => self.pass(name),
-                        value => {
-                            if let Some(written) = plain(value) {
-                                self.set(&at, name, &written);
-                            } else {
-                                self.error(&at, "has to be text, a number or a truth value");
-                            }
-                        }
-                    }
-                }
-            }
-            Value::Array(items) => {
-                for (at, item) in items.iter().enumerate() {
-                    let at = format!("environment[{at}]");
-                    match item.as_str().map(|item| item.split_once('=').ok_or(item)) {
-                        Some(Ok((name, value))) => self.set(&at, name, value),
-                        Some(Err(name)) => self.pass(name),
-                        None => self.error(&at, "has to be NAME=value, or NAME"),
-                    }
-                }
-            }
-            _ => self.error("environment", "has to be NAME: value, or a list of NAME=value"),
-        }
-    }
-
-    fn set(&mut self, at: &str, name: &str, written: &str) {
-        match fill(written, &|name| self.variable(name)) {
-            Ok(filled) => {
-                self.warn_of_unset(at, &filled.unset);
-                let outside = !filled.used.is_empty();
-                self.from_outside.extend(filled.used);
-                self.variable_of(name, filled.text, outside);
-            }
-            Err(problem) => self.error(at, problem),
-        }
-    }
-
-    /// A variable that is passed on as it is where the broker was started.
-    fn pass(&mut self, name: &str) {
-        if let Some(value) = self.variable(name) {
-            self.from_outside.push(name.to_owned());
-            self.variable_of(name, value, true);
-        }
-    }
-
-    fn variable_of(&mut self, name: &str, value: String, from_outside: bool) {
-        if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'=') {
-            return self.error("environment", format!("`{}` is no variable's name", shown(name)));
-        }
-        if value.contains('\0') {
-            return self.error("environment", format!("the value of `{name}` has a zero byte in it"));
-        }
-        self.definition.environment.remove(name);
-        self.definition.secrets.remove(name);
-        let kind = if from_outside && !value.is_empty() {
-            &mut self.definition.secrets
-        } else {
-            &mut self.definition.environment
-        };
-        kind.insert(name.to_owned(), value);
+        Some(Word::Filled(filled.pieces))
     }
 
     fn bounds(&mut self, fields: &Map<String, Value>) {
@@ -303,11 +206,13 @@ impl Service<'_> {
     }
 
     fn finish(mut self) -> Option<Definition> {
-        self.from_outside.sort();
-        self.from_outside.dedup();
         if !self.from_outside.is_empty() {
-            let names: Vec<String> = self.from_outside.iter().map(|name| shown(name)).collect();
-            self.shows(&format!("is given the values of {}", shown(&names.join(", "))));
+            let names: Vec<&str> = self.from_outside.iter().map(String::as_str).collect();
+            let names = names.join(", ");
+            if let Some(place) = self.file.env_elsewhere.clone() {
+                self.shows(&format!("reads variables from {}, which .env leads to", place.display()));
+            }
+            self.shows(&format!("is given the values of {names}"));
         }
         self.definition.shown = self.shown.join("; ");
         (!self.failed).then_some(self.definition)
@@ -324,13 +229,28 @@ impl Service<'_> {
         }
     }
 
-    /// Text with its variables filled in.
+    /// Text with its variables filled in, which is kept and shown as it is then: no place for a secret.
     pub(super) fn text(&mut self, at: &str, written: &str) -> Option<String> {
-        match fill(written, &|name| self.variable(name)) {
+        let filled = self.fill(at, written)?;
+        let secret = filled.used.iter().find(|name| looks_secret(name, &self.variable(name).unwrap_or_default()));
+        if let Some(name) = secret {
+            let why = format!(
+                "uses `{name}`, which looks like a secret and would be seen here: such values have their place in \
+                 `environment`, `env_file`, `command` and `entrypoint`"
+            );
+            self.error(at, why);
+            return None;
+        }
+        Some(filled.text)
+    }
+
+    pub(super) fn fill(&mut self, at: &str, written: &str) -> Option<Filled> {
+        let Reading { variables, room, .. } = &mut *self.file;
+        match fill(written, &|name| variables.get(name).cloned(), room) {
             Ok(filled) => {
                 self.warn_of_unset(at, &filled.unset);
-                self.from_outside.extend(filled.used);
-                Some(filled.text)
+                self.uses(&filled.used);
+                Some(filled)
             }
             Err(problem) => {
                 self.error(at, problem);
@@ -339,7 +259,15 @@ impl Service<'_> {
         }
     }
 
-    fn warn_of_unset(&mut self, at: &str, unset: &[String]) {
+    /// Notes that variables are used, and with one of `.env` those that its value is made of.
+    pub(super) fn uses(&mut self, names: &BTreeSet<String>) {
+        for name in names {
+            self.from_outside.extend(self.file.origins.get(name).into_iter().flatten().cloned());
+        }
+        self.from_outside.extend(names.iter().cloned());
+    }
+
+    fn warn_of_unset(&mut self, at: &str, unset: &BTreeSet<String>) {
         for name in unset {
             self.warning(at, format!("the variable `{name}` is not set: it is empty"));
         }
@@ -357,8 +285,12 @@ impl Service<'_> {
         self.file.volumes.contains(volume)
     }
 
+    /// Adds to what a person is shown before they agree: all of it, since who shows it may cut it.
     pub(super) fn shows(&mut self, what: &str) {
-        self.shown.push(displayable(what, 3 * SHOWN_CHARACTERS_MAX));
+        match self.file.room.take(what.len()) {
+            Ok(()) => self.shown.push(displayable(what, usize::MAX)),
+            Err(problem) => self.error("", problem),
+        }
     }
 
     pub(super) fn error(&mut self, at: &str, message: impl Into<String>) {
@@ -371,19 +303,29 @@ impl Service<'_> {
 
     fn problem(&mut self, at: &str, message: impl Into<String>, severity: Severity) {
         self.failed |= severity == Severity::Error;
+        if self.file.problems.len() >= PROBLEMS_MAX {
+            return;
+        }
         let key = at.split(['.', '[']).next().unwrap_or(at);
         let line = self.file.line(self.name, key);
-        let at = displayable(&format!("services.{}.{at}", self.name), SHOWN_CHARACTERS_MAX);
+        let at = format!("services.{}.{at}", self.name);
+        let at = displayable(at.trim_end_matches('.'), NAME_CHARACTERS_MAX);
         self.file.problems.push(Problem { at, line, message: displayable(&message.into(), 1000), severity });
     }
 }
 
-/// A file's text, as it is shown.
-fn shown(text: &str) -> String {
-    displayable(text, SHOWN_CHARACTERS_MAX)
+/// A name in the file, as messages have it.
+pub(super) fn named(name: &str) -> String {
+    displayable(name, NAME_CHARACTERS_MAX)
 }
 
-fn plain(value: &Value) -> Option<String> {
+/// Whether a value is named like a secret or has the form of one. A path to a secret is none.
+fn looks_secret(name: &str, value: &str) -> bool {
+    let alone = json!({name: value});
+    !value.is_empty() && !value.starts_with(['/', '.', '~']) && without_secrets(&alone) != alone
+}
+
+pub(super) fn plain(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),
         Value::Number(_) | Value::Bool(_) => Some(value.to_string()),

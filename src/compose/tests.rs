@@ -1,4 +1,8 @@
 use super::*;
+use crate::{
+    catalog::entry::Word,
+    supervisor::launch::{Inputs, Launch, plan},
+};
 
 fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
@@ -34,7 +38,7 @@ fn the_two_examples_everybody_knows() {
     assert_eq!(problems(&file), "");
     let [time, fs] = &file.definitions[..] else { panic!("{file:?}") };
     assert_eq!((time.image.as_str(), time.shown.as_str()), ("mcp/time", "image mcp/time"));
-    assert_eq!(fs.command.as_deref(), Some(&["/rootfs".to_owned()][..]));
+    assert_eq!(fs.command.as_deref(), Some(&[Word::Plain("/rootfs".to_owned())][..]));
     let here = folder.path().canonicalize().unwrap();
     assert_eq!((&fs.binds[0].source, fs.binds[0].read_only), (&here, false));
     let expected = format!("image mcp/filesystem; command /rootfs; mounts {} at /rootfs, writable", here.display());
@@ -91,8 +95,10 @@ services:
     );
     let [all, listed] = &file.definitions[..] else { panic!("{file:?}") };
     assert_eq!(all.image, "example/all:2");
-    assert_eq!(all.entrypoint.as_deref().unwrap(), ["/bin/server", "--flag", "two words"]);
-    assert_eq!(all.command.as_deref().unwrap(), ["serve", "none", "3"]);
+    let words =
+        |words: &Option<Vec<Word>>| words.clone().unwrap().iter().map(|word| word.filled(|_| None)).collect::<Vec<_>>();
+    assert_eq!(words(&all.entrypoint), ["/bin/server", "--flag", "two words"]);
+    assert_eq!(words(&all.command), ["serve", "none", "3"]);
     let pairs = |map: &Environment| map.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>();
     assert_eq!(pairs(&all.environment), ["ON=true", "PLAIN=$5", "PORT=8080"], "a key of its own replaces the anchor's");
     assert_eq!(pairs(&all.secrets), ["LEVEL=debug", "ONE=1", "TOKEN=outside-token", "URL=https://example.org/x"]);
@@ -170,6 +176,131 @@ networks: {n: }
 }
 
 #[test]
+fn values_are_neither_shown_nor_kept_beside_the_file() {
+    let yaml = r#"services:
+  words:
+    image: example/words:${TAG}
+    entrypoint: /server --level ${LEVEL:-info}
+    command: ["--token=${TOKEN}-${NONE:-x}", "$$HOME"]
+  mounted:
+    image: x
+    volumes: ["./${DIR}:/data/${TOKEN_FILE}:ro", {type: bind, source: "${DIR}", target: "/${DIR}"}]
+  wrong:
+    image: x
+    volumes: ["./${PLACE}:/x", "/${ETC}:/x", "${PLACE}", "./:${PLACE}", "./:/x:${PLACE}", "?${PLACE}:/x", "a:b:c:${PLACE}", "${PLACE}:/x"]
+    env_file: ["${PLACE}.env"]
+  secretive:
+    image: example/${TOKEN}
+    user: ${API_KEY}
+    volumes: ["${TOKEN}:/x"]
+"#;
+    let folder = folder(&[
+        (FILE, yaml),
+        (".env", "DIR=hunter2-dir\nPLACE=hunter2-place\nETC=etc\nTOKEN_FILE=/token\nAPI_KEY=hunter2-key\n"),
+        ("hunter2-dir/x", ""),
+    ]);
+    let file = read_in(&folder);
+    let [words, mounted] = &file.definitions[..] else { panic!("{file:?}") };
+    assert_eq!(
+        words.shown,
+        "image example/words:${TAG}; entrypoint /server --level ${LEVEL:-info}; command --token=${TOKEN}-${NONE:-x} $$HOME; is given the values of TAG, TOKEN"
+    );
+    let sealed: Vec<_> = words.sealed_values().collect();
+    assert_eq!(sealed, [("words:=TOKEN".to_owned(), "outside-token")]);
+    let kept = serde_json::to_string(&words.without_secrets()).unwrap();
+    assert!(!kept.contains("outside-token") && !format!("{words:?}").contains("outside-token"), "{kept}");
+    let again: Definition = serde_json::from_str(&kept).unwrap();
+    let filled = |word: &Word| word.filled(|name| words.values.get(name).cloned());
+    let command: Vec<String> = again.command.unwrap().iter().map(filled).collect();
+    assert_eq!(command, ["--token=outside-token-x", "$HOME"]);
+
+    assert!(mounted.shown.contains("mounts ./${DIR}:/data/${TOKEN_FILE}:ro; mounts ${DIR} at /${DIR}, writable"));
+    assert!(mounted.binds[0].source.ends_with("hunter2-dir"));
+    let shown =
+        format!("{}{}", file.definitions.iter().map(|one| one.shown.as_str()).collect::<String>(), problems(&file));
+    assert!(!shown.contains("hunter2") && !shown.contains("outside-token"), "{shown}");
+    let told = problems(&file);
+    insta::assert_snapshot!(told, @r"
+    error: line 11: services.wrong.volumes[0]: there is no ./${PLACE}:/x
+    error: line 11: services.wrong.volumes[1]: a container never sees what /${ETC}:/x leads to
+    error: line 11: services.wrong.volumes[2]: `${PLACE}` is not an absolute path in the container
+    error: line 11: services.wrong.volumes[3]: `./:${PLACE}` is not an absolute path in the container
+    error: line 11: services.wrong.volumes[4]: the option `./:/x:${PLACE}` is not supported
+    error: line 11: services.wrong.volumes[5]: `?${PLACE}:/x` is neither a volume's name nor a path: a path begins with . or /
+    error: line 11: services.wrong.volumes[6]: `a:b:c:${PLACE}` is not source:target or source:target:ro
+    error: line 11: services.wrong.volumes[7]: there is no volume `${PLACE}:/x` in the file's `volumes`; a folder is written `./${PLACE}:/x`
+    error: line 12: services.wrong.env_file[0]: could not read ${PLACE}.env: No such file or directory (os error 2)
+    error: line 14: services.secretive.image: uses `TOKEN`, which looks like a secret and would be seen here: such values have their place in `environment`, `env_file`, `command` and `entrypoint`
+    error: line 15: services.secretive.user: uses `API_KEY`, which looks like a secret and would be seen here: such values have their place in `environment`, `env_file`, `command` and `entrypoint`
+    error: line 16: services.secretive.volumes[0]: uses `TOKEN`, which looks like a secret and would be seen here: such values have their place in `environment`, `env_file`, `command` and `entrypoint`
+    ");
+}
+
+#[test]
+fn what_a_person_agrees_to_is_told_whole() {
+    let outside = folder(&[("other.env", "FROM_OTHER=${DEEP}\n")]);
+    let path = outside.path().canonicalize().unwrap().join("other.env").display().to_string();
+    let long = "x".repeat(5000);
+    let yaml = format!(
+        "services:\n  a:\n    image: x\n    command: [\"{long}\", last]\n    environment: [\"MADE\"]\n    \
+         env_file: [in.env, \"{path}\"]\n"
+    );
+    let folder = folder(&[(FILE, &yaml), (".env", "MADE=${HIDDEN}\n"), ("in.env", "IN=${WITHIN:-}$IN_VAIN\n")]);
+    let person = ["HIDDEN", "DEEP", "WITHIN"].map(|name| (name.to_owned(), "v".to_owned())).into();
+    let file = read(&folder.path().join(FILE), &person).unwrap();
+    assert_eq!(problems(&file), "");
+    let shown = file.definitions[0].shown.clone();
+    assert!(shown.contains(&format!("command {long} last; reads variables from in.env; ")), "{shown}");
+    let rest = format!(
+        "reads variables from {path}, which is outside the folder (1 of them); is given the values of DEEP, HIDDEN, IN, MADE, WITHIN"
+    );
+    assert!(shown.ends_with(&rest), "{shown}");
+    let offer = file.offer(false);
+    let (lines, is_all) = offer.lines();
+    assert!(!is_all && lines[0].ends_with(" […]"), "a cut shows: {lines:?}");
+    assert!(offer.notice().contains("That is not all of it: `mcp-broker compose check"), "{}", offer.notice());
+
+    let linked = self::folder(&[(FILE, "services: {a: {image: \"x:${FROM_OTHER}\"}}")]);
+    std::os::unix::fs::symlink(&path, linked.path().join(".env")).unwrap();
+    let shown = read_in(&linked).definitions[0].shown.clone();
+    assert!(shown.contains(&format!("reads variables from {path}, which .env leads to; is given")), "{shown}");
+
+    let many: String = (0..20).map(|at| format!("  s{at}: {{image: x}}\n")).collect();
+    let folder = self::folder(&[(FILE, &format!("services:\n{many}"))]);
+    let (lines, is_all) = read_in(&folder).offer(false).lines();
+    assert_eq!((lines.len(), lines.last().unwrap().as_str(), is_all), (17, "… and 4 more", false));
+}
+
+#[test]
+fn a_file_that_grows_when_it_is_read_is_not_read_to_its_end() {
+    let doubled: String = (0..5).map(|at| format!("V{}=$V{at}$V{at}\n", at + 1)).collect();
+    let names: String = (0..6).map(|at| format!("      - A{at}=$V{at}$V{at}\n")).collect();
+    let services: String = (0..60).map(|at| format!("  s{at}:\n    image: x\n    environment:\n{names}")).collect();
+    let grows =
+        folder(&[(FILE, &format!("services:\n{services}")), (".env", &format!("V0={}\n{doubled}", "x".repeat(1000)))]);
+    let file = read_in(&grows);
+    let made: usize = file.definitions.iter().flat_map(Definition::sealed_values).map(|(_, value)| value.len()).sum();
+    assert!(made < 4 << 20, "{made}");
+    assert!(file.has_errors() && problems(&file).contains("too large with their variables filled in"));
+
+    let files = vec!["one.env"; 17].join(", ");
+    let many = folder(&[(FILE, &format!("services: {{a: {{image: x, env_file: [{files}]}}}}")), ("one.env", "")]);
+    assert!(problems(&read_in(&many)).contains("env_file: has more than 16 files"));
+    let large = folder(&[
+        (FILE, "services: {a: {image: x, env_file: [one.env, one.env, one.env, one.env, one.env, one.env]}}"),
+        ("one.env", &format!("# {}\n", "x".repeat(1_000_000))),
+    ]);
+    assert!(problems(&read_in(&large)).contains("env_file[4]: is too much"), "{}", problems(&read_in(&large)));
+    let (long, value) = ("N".repeat(200), "v".repeat(70_000));
+    let kept = folder(&[
+        (FILE, "services: {a: {image: x, env_file: [one.env]}}"),
+        ("one.env", &format!("{long}=1\nB={value}\n")),
+    ]);
+    let told = problems(&read_in(&kept));
+    assert!(told.contains("is too long") && told.contains("the value of `B` is longer than 65536 bytes"), "{told}");
+}
+
+#[test]
 fn what_is_agreed_to_is_all_that_counts() {
     let yaml = "services:\n  a:\n    image: x\n    env_file: [{path: a.env, required: false}]\n    volumes: [\"./data:/data\"]\n    environment: [TOKEN]\n";
     let folder = folder(&[(FILE, yaml), ("one/x", ""), ("two/x", "")]);
@@ -213,4 +344,21 @@ fn what_is_no_compose_file_is_refused() {
     let folder = folder(&[(FILE, "")]);
     fs::File::create(folder.path().join(FILE)).unwrap().set_len(10 << 20).unwrap();
     assert!(matches!(read(&folder.path().join(FILE), &environment()), Err(ComposeError::TooLarge { .. })));
+}
+
+#[test]
+fn a_command_line_gets_its_values_when_it_is_started() {
+    let yaml = "services: {a: {image: x, command: [\"--token=${TOKEN}\"], environment: {TOKEN: \"1${TOKEN}\"}}}";
+    let folder = folder(&[(FILE, yaml)]);
+    let definition = &read_in(&folder).definitions[0];
+    let entry = definition.without_secrets().entry();
+    let value = |name: &str| {
+        definition.sealed_values().find(|(known, _)| known == name).map(|(_, value)| value.to_owned().into()).unwrap()
+    };
+    let secrets = entry.secrets.iter().map(|secret| (secret.env.clone(), value(&secret.name))).collect();
+    let inputs = Inputs { config: &serde_json::Value::Null, folder: folder.path(), secrets: &secrets };
+    let Launch::Container(launch) = plan(&entry, &entry.runs[0], &inputs).unwrap() else { panic!("no container") };
+    assert_eq!(launch.command.unwrap(), ["--token=outside-token"]);
+    let environment: Vec<_> = launch.environment.iter().map(|(name, value)| (name.as_str(), value.reveal())).collect();
+    assert_eq!(environment, [("TOKEN", "1outside-token")], "what is for the command line is not in the environment");
 }

@@ -18,11 +18,13 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{HttpParts, answers::Answering};
 use crate::{
+    catalog::foreign::displayable,
     compose::Offer,
     endpoint::Endpoint,
     ids::{Principal, SessionId},
     session::{Session, SessionsError},
     store::{StoreError, sessions::SessionKind},
+    supervisor::upstream::chain,
     tools::Taken,
 };
 
@@ -35,8 +37,14 @@ pub const SESSION_HEADER: &str = "mcp-broker-session";
 /// The response header that says that a Compose file waits for somebody to agree to it.
 pub const WAITING_HEADER: &str = "mcp-broker-compose";
 
+/// The response header with the services of a Compose file that are left out, and why: a list of text, as JSON.
+pub const LEFT_OUT_HEADER: &str = "mcp-broker-compose-left-out";
+
+/// What that header has at most.
+const LEFT_OUT_BYTES_MAX: usize = 16 << 10;
+
 /// More than a request for a stream ever has.
-const WANTED_BYTES_MAX: usize = 8 << 20;
+const WANTED_BYTES_MAX: usize = 2 * crate::compose::OFFER_BYTES_MAX;
 
 /// Which session a stream is for, and what it begins with.
 #[derive(Debug, Default, Clone, Serialize, Deserialize)]
@@ -149,8 +157,13 @@ async fn upgrade(State(parts): State<HttpParts>, mut request: Request) -> Respon
     let body = match Bytes::from_request(request, &()).await {
         Ok(body) => body,
         Err(rejection) => {
-            let message = format!("what the stream is for could not be read: {}", rejection.body_text());
-            return (rejection.status(), Json(json!({"error": {"message": message}}))).into_response();
+            let status = rejection.status();
+            let message = if status == StatusCode::PAYLOAD_TOO_LARGE {
+                format!("what the stream begins with has more than {WANTED_BYTES_MAX} bytes")
+            } else {
+                format!("what the stream is for could not be read: {}", rejection.body_text())
+            };
+            return (status, Json(json!({"error": {"message": message}}))).into_response();
         }
     };
     let wanted: Wanted = match serde_json::from_slice(&body) {
@@ -174,11 +187,11 @@ async fn upgrade(State(parts): State<HttpParts>, mut request: Request) -> Respon
     let (id, unserved, waiting, left_out) = match begun {
         Ok(begun) => begun,
         Err(error) => {
-            let message = crate::supervisor::upstream::chain(&error);
+            let message = chain(&error);
             return (StatusCode::CONFLICT, Json(json!({"error": {"message": message}}))).into_response();
         }
     };
-    for problem in left_out {
+    for problem in &left_out {
         tracing::warn!(problem, "a service of a Compose file is left out");
     }
     let tasks = parts.tools.tasks().clone();
@@ -199,10 +212,28 @@ async fn upgrade(State(parts): State<HttpParts>, mut request: Request) -> Respon
     if waiting {
         headers.insert(WAITING_HEADER, HeaderValue::from_static("waiting"));
     }
+    if let Some(left_out) = left_out_header(&left_out) {
+        headers.insert(LEFT_OUT_HEADER, left_out);
+    }
     if let Ok(id) = HeaderValue::from_str(id.as_str()) {
         headers.insert(SESSION_HEADER, id);
     }
     response
+}
+
+/// What is left out, as a header has it: nothing if it is nothing.
+fn left_out_header(left_out: &[String]) -> Option<HeaderValue> {
+    let mut told: Vec<String> = Vec::new();
+    for problem in left_out {
+        if told.iter().map(String::len).sum::<usize>() + problem.len() > LEFT_OUT_BYTES_MAX {
+            break;
+        }
+        told.push(displayable(problem, usize::MAX));
+    }
+    if told.len() < left_out.len() {
+        told.push(format!("and {} more", left_out.len() - told.len()));
+    }
+    if told.is_empty() { None } else { HeaderValue::from_bytes(&serde_json::to_vec(&told).ok()?).ok() }
 }
 
 /// Serves MCP on a stream until it ends; a session that was its alone ends with it.

@@ -3,6 +3,7 @@
 //! Changes are committed first and take effect in memory after. A session that nobody uses is dropped from memory and read
 //! again when somebody does; one that was not used for long enough has ended.
 
+mod compose;
 mod connections;
 mod ends;
 mod tend;
@@ -19,7 +20,6 @@ use super::{FixedServer, NewServer, Session};
 use crate::{
     audit::{Audit, AuditError, Kind, Status, Subject},
     clock::SharedClock,
-    compose::Definition,
     config::Limits,
     ids::{Principal, ServerName, SessionId, TokenHash},
     secrets::Secrets,
@@ -29,6 +29,7 @@ use crate::{
     },
     supervisor::{Supervisor, Surface},
 };
+pub use compose::TakeError;
 pub use ends::NewSession;
 
 /// A session cannot be made or changed.
@@ -313,17 +314,6 @@ impl Sessions {
             }
             session.put_server(row, server.surface);
         }
-        Ok(())
-    }
-
-    /// Commits the services of a Compose file that are a session's servers, in place of those that were.
-    ///
-    /// # Errors
-    ///
-    /// When it could not be committed: then nothing has changed.
-    pub async fn put_compose(&self, session: &Session, definitions: Vec<Definition>) -> Result<(), StoreError> {
-        self.store.put_session_compose(session.id(), definitions.clone()).await?;
-        session.put_compose(&definitions);
         Ok(())
     }
 

@@ -3,8 +3,16 @@
 use futures_util::FutureExt as _;
 use sqlx::Row as _;
 
-use super::{Store, StoreError, corrupt, micros, timestamp};
-use crate::{clock::Timestamp, compose::Definition, ids::SessionId};
+use super::{
+    SealedSecret, Store, StoreError, corrupt, micros, secrets,
+    sessions::{self, SessionServerRow},
+    timestamp,
+};
+use crate::{
+    clock::Timestamp,
+    compose::Definition,
+    ids::{ServerName, SessionId},
+};
 
 /// A Compose file that somebody agreed to.
 #[derive(Debug, Clone)]
@@ -12,6 +20,20 @@ pub struct Consent {
     pub hash: String,
     pub file: String,
     pub agreed_at: Timestamp,
+}
+
+/// What changes in a session that takes the services of a Compose file.
+pub struct TakenServices {
+    pub definitions: Vec<Definition>,
+    /// The servers that they are.
+    pub servers: Vec<SessionServerRow>,
+    /// Values that came from elsewhere than the file.
+    pub secrets: Vec<SealedSecret>,
+    /// Names of secrets that no service has any more.
+    pub forgotten: Vec<String>,
+    /// Servers that were services, and are not any more.
+    pub gone: Vec<ServerName>,
+    pub at: Timestamp,
 }
 
 impl Store {
@@ -72,32 +94,30 @@ impl Store {
         Ok(row.is_some())
     }
 
-    /// Keeps the services that are servers of a session, in place of those that were.
+    /// Keeps the services that are servers of a session, in place of those that were: all that belongs to it, or nothing.
     ///
     /// # Errors
     ///
     /// When it could not be committed.
-    pub async fn put_session_compose(
-        &self,
-        session: &SessionId,
-        definitions: Vec<Definition>,
-    ) -> Result<(), StoreError> {
+    pub async fn take_compose(&self, session: &SessionId, taken: TakenServices) -> Result<(), StoreError> {
         let session = session.clone();
         self.writer()
             .change(move |connection| {
                 async move {
-                    sqlx::query("DELETE FROM session_compose WHERE session = ?")
-                        .bind(session.as_str())
-                        .execute(&mut *connection)
-                        .await?;
-                    for definition in definitions {
+                    let mut statements =
+                        vec![sqlx::query("DELETE FROM session_compose WHERE session = ?").bind(session.to_string())];
+                    for definition in taken.definitions {
                         let kept = serde_json::to_string(&definition.without_secrets()).map_err(corrupt)?;
-                        sqlx::query("INSERT INTO session_compose (session, server, definition) VALUES (?, ?, ?)")
-                            .bind(session.as_str())
-                            .bind(definition.name.as_str())
-                            .bind(kept)
-                            .execute(&mut *connection)
-                            .await?;
+                        let insert = "INSERT INTO session_compose (session, server, definition) VALUES (?, ?, ?)";
+                        let row = sqlx::query(insert).bind(session.to_string()).bind(definition.name.to_string());
+                        statements.push(row.bind(kept));
+                    }
+                    statements.extend(taken.forgotten.iter().map(|name| secrets::forget(session.as_str(), name)));
+                    statements.extend(taken.secrets.into_iter().map(|secret| secrets::put(secret, taken.at)));
+                    statements.extend(taken.gone.iter().flat_map(|server| sessions::forget_server(&session, server)));
+                    statements.extend(taken.servers.iter().map(|server| sessions::put_server(&session, server)));
+                    for statement in statements {
+                        statement.execute(&mut *connection).await?;
                     }
                     Ok(())
                 }

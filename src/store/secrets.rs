@@ -2,7 +2,7 @@
 
 use sqlx::{Row as _, sqlite::SqliteRow};
 
-use super::{Store, StoreError, corrupt, micros};
+use super::{Store, StoreError, corrupt, micros, writer::Statement};
 use crate::clock::Timestamp;
 
 /// A secret as it is kept.
@@ -22,17 +22,7 @@ impl Store {
     ///
     /// When it could not be committed.
     pub async fn put_secret(&self, secret: SealedSecret, now: Timestamp) -> Result<(), StoreError> {
-        let statement = sqlx::query(
-            "INSERT INTO secrets (scope, name, nonce, ciphertext, set_at) VALUES (?, ?, ?, ?, ?)
-             ON CONFLICT (scope, name) DO UPDATE
-             SET nonce = excluded.nonce, ciphertext = excluded.ciphertext, set_at = excluded.set_at",
-        )
-        .bind(secret.scope)
-        .bind(secret.name)
-        .bind(secret.nonce.as_slice())
-        .bind(secret.ciphertext)
-        .bind(micros(now));
-        self.writer().execute(statement).await
+        self.writer().execute(put(secret, now)).await
     }
 
     /// Every secret, sealed, by scope and name.
@@ -53,9 +43,25 @@ impl Store {
     ///
     /// When it could not be committed.
     pub async fn delete_secret(&self, scope: &str, name: &str) -> Result<(), StoreError> {
-        let statement = sqlx::query("DELETE FROM secrets WHERE scope = ? AND name = ?").bind(scope).bind(name);
-        self.writer().execute(statement).await
+        self.writer().execute(forget(scope, name)).await
     }
+}
+
+pub(super) fn put(secret: SealedSecret, now: Timestamp) -> Statement {
+    sqlx::query(
+        "INSERT INTO secrets (scope, name, nonce, ciphertext, set_at) VALUES (?, ?, ?, ?, ?)
+         ON CONFLICT (scope, name) DO UPDATE
+         SET nonce = excluded.nonce, ciphertext = excluded.ciphertext, set_at = excluded.set_at",
+    )
+    .bind(secret.scope)
+    .bind(secret.name)
+    .bind(secret.nonce.to_vec())
+    .bind(secret.ciphertext)
+    .bind(micros(now))
+}
+
+pub(super) fn forget(scope: &str, name: &str) -> Statement {
+    sqlx::query("DELETE FROM secrets WHERE scope = ? AND name = ?").bind(scope.to_owned()).bind(name.to_owned())
 }
 
 fn sealed(row: &SqliteRow) -> Result<SealedSecret, StoreError> {

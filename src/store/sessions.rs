@@ -258,19 +258,7 @@ impl Store {
             .change(move |connection| {
                 async move {
                     for (server, config) in servers {
-                        sqlx::query(
-                            "INSERT INTO session_servers (session, server, prefix, position, activate, added_at)
-                             VALUES (?1, ?2, ?3,
-                                 (SELECT coalesce(max(position), 0) + 1 FROM session_servers WHERE session = ?1), ?4, ?5)
-                             ON CONFLICT (session, server) DO UPDATE SET activate = excluded.activate",
-                        )
-                        .bind(session.as_str())
-                        .bind(server.server.as_str())
-                        .bind(&server.prefix)
-                        .bind(server.activate.to_value().to_string())
-                        .bind(micros(server.added_at))
-                        .execute(&mut *connection)
-                        .await?;
+                        put_server(&session, &server).execute(&mut *connection).await?;
                         if let Some(config) = config {
                             let keeping = put_config(&session, &server.server, config, server.added_at);
                             keeping.execute(&mut *connection).await?;
@@ -318,16 +306,8 @@ impl Store {
         self.writer()
             .change(move |connection| {
                 async move {
-                    for forget in [
-                        "DELETE FROM session_servers WHERE session = ? AND server = ?",
-                        "DELETE FROM subscriptions
-                         WHERE connection IN (SELECT id FROM connections WHERE session = ?) AND server = ?",
-                    ] {
-                        sqlx::query(forget)
-                            .bind(session.as_str())
-                            .bind(server.as_str())
-                            .execute(&mut *connection)
-                            .await?;
+                    for forget in forget_server(&session, &server) {
+                        forget.execute(&mut *connection).await?;
                     }
                     Ok(())
                 }
@@ -350,6 +330,31 @@ impl Store {
     ) -> Result<(), StoreError> {
         self.writer().execute(put_config(session, server, config, now)).await
     }
+}
+
+/// Keeps a server that is on, with what is kept of it already replaced.
+pub(super) fn put_server(session: &SessionId, server: &SessionServerRow) -> Statement {
+    sqlx::query(
+        "INSERT INTO session_servers (session, server, prefix, position, activate, added_at)
+         VALUES (?1, ?2, ?3,
+             (SELECT coalesce(max(position), 0) + 1 FROM session_servers WHERE session = ?1), ?4, ?5)
+         ON CONFLICT (session, server) DO UPDATE SET activate = excluded.activate",
+    )
+    .bind(session.to_string())
+    .bind(server.server.to_string())
+    .bind(server.prefix.clone())
+    .bind(server.activate.to_value().to_string())
+    .bind(micros(server.added_at))
+}
+
+/// Forgets that a server was on, and what clients follow of it.
+pub(super) fn forget_server(session: &SessionId, server: &ServerName) -> [Statement; 2] {
+    [
+        "DELETE FROM session_servers WHERE session = ? AND server = ?",
+        "DELETE FROM subscriptions
+         WHERE connection IN (SELECT id FROM connections WHERE session = ?) AND server = ?",
+    ]
+    .map(|forget| sqlx::query(forget).bind(session.to_string()).bind(server.to_string()))
 }
 
 fn put_config(session: &SessionId, server: &ServerName, config: Map<String, Value>, now: Timestamp) -> Statement {

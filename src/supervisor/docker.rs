@@ -15,7 +15,7 @@ mod signature;
 
 use std::{
     collections::{BTreeSet, HashMap},
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -28,8 +28,7 @@ use tokio::{
 
 pub(crate) use container::{Container, End};
 use gate::GateError;
-use mounts::MountError;
-pub(crate) use mounts::is_forbidden;
+pub(crate) use mounts::{MountError, permitted};
 use network::Networks;
 use signature::SignatureError;
 
@@ -65,7 +64,10 @@ pub(crate) struct Engine {
     address: Option<String>,
     connection: OnceCell<Docker>,
     settings: ContainerSettings,
+    /// The label of the data folder.
     folder: String,
+    /// The data folder itself, which no container sees. Empty for a command that runs no servers.
+    data_folder: PathBuf,
     run: String,
     pulls: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
     pull_max: Duration,
@@ -132,12 +134,18 @@ pub(crate) fn failed(what: &'static str) -> impl FnOnce(ApiError) -> DockerError
 }
 
 impl Engine {
-    pub(crate) fn new(settings: ContainerSettings, folder: &str, pull_max: Duration, tasks: &Tasks) -> Self {
+    pub(crate) fn new(
+        settings: ContainerSettings,
+        (folder, data_folder): (&str, &Path),
+        pull_max: Duration,
+        tasks: &Tasks,
+    ) -> Self {
         Self {
             address: address(&settings),
             connection: OnceCell::new(),
             settings,
             folder: folder.to_owned(),
+            data_folder: data_folder.to_owned(),
             run: uuid::Uuid::now_v7().to_string(),
             pulls: Mutex::default(),
             pull_max,
@@ -154,7 +162,7 @@ impl Engine {
 
     /// An engine for a command that runs no servers, beside a broker that may do so.
     pub(crate) fn beside(settings: ContainerSettings, pull_max: Duration, tasks: &Tasks) -> Self {
-        Self { swept: OnceCell::new_with(Some(())), ..Self::new(settings, "", pull_max, tasks) }
+        Self { swept: OnceCell::new_with(Some(())), ..Self::new(settings, ("", Path::new("")), pull_max, tasks) }
     }
 
     /// Records what is pulled.

@@ -14,8 +14,8 @@ use serde_json::Value;
 use crate::{
     catalog::{
         entry::{
-            Agreed, Bind, CommandSpec, ContainerSpec, Entry, PackageSpec, PerCallTool, RemoteSpec, RemoteTransport,
-            Runnable, expand_variables,
+            Agreed, Bind, CommandSpec, ContainerSpec, Entry, FOR_WORDS, PackageSpec, PerCallTool, RemoteSpec,
+            RemoteTransport, Runnable, Word, expand_variables,
         },
         template::{self, TemplateError},
     },
@@ -298,12 +298,18 @@ fn container(
 
 /// What a person agreed to is taken as it is written. Secrets come over the file's own variables.
 fn with_agreed(mut launch: ContainerLaunch, agreed: &Agreed) -> ContainerLaunch {
+    let for_words: BTreeMap<String, SecretValue> =
+        launch.environment.extract_if(.., |name, _| name.starts_with(FOR_WORDS)).collect();
+    let value = |name: &str| Some(for_words.get(&format!("{FOR_WORDS}{name}"))?.reveal().to_owned());
+    let filled = |words: &Option<Vec<Word>>| -> Option<Vec<String>> {
+        words.as_ref().map(|words| words.iter().map(|word| word.filled(value)).collect())
+    };
     for (name, value) in &agreed.environment {
         launch.environment.entry(name.clone()).or_insert_with(|| value.clone().into());
     }
     ContainerLaunch {
-        entrypoint: agreed.entrypoint.clone(),
-        command: agreed.command.clone(),
+        entrypoint: filled(&agreed.entrypoint),
+        command: filled(&agreed.command),
         volumes: agreed.volumes.clone(),
         binds: agreed.binds.clone(),
         user: agreed.user.clone(),

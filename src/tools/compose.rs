@@ -9,16 +9,14 @@ use std::{sync::Arc, time::Duration};
 use rmcp::model::{ElicitRequest, ElicitRequestParams, ElicitationSchema, InputRequest};
 use serde_json::{Value, json};
 
-use super::{Context, Tools, definitions::object, reach::key_of};
+use super::{Context, Tools, definitions::object};
 use crate::{
     audit::{Kind, Status, Subject},
     caller::{Caller, Era},
     compose::{Definition, Offer},
-    ids::Principal,
-    secrets::Scope,
-    session::{NewServer, Session},
-    store::sessions::Activation,
-    supervisor::{Asker, upstream::chain},
+    ids::{Principal, ServerName},
+    session::Session,
+    supervisor::{Asker, Key, upstream::chain},
 };
 
 /// What became of a file that was offered.
@@ -65,11 +63,12 @@ impl Tools {
         }
         let (context, session) = (self.context.clone(), session.clone());
         self.context.tasks.spawn(async move {
-            let Some(request) = session.offer().as_deref().and_then(question) else { return };
-            if !session.can_ask(&request) {
+            // One offer from here on: another may take its place while the person reads.
+            let Some(offer) = session.offer() else { return };
+            let Some(request) = question(&offer) else { return };
+            if !session.can_ask(&request) || !session.begins_to_ask(&offer) {
                 return;
             }
-            let Some(offer) = session.offer_to_ask() else { return };
             tokio::select! {
                 answer = session.ask(request) => context.answered(&session, &offer, answer.ok()).await,
                 () = tokio::time::sleep(context.limits.question()) => {}
@@ -82,14 +81,11 @@ impl Tools {
 impl Context {
     /// Asks the person behind a client of revision 2026-07-28, which can be asked within a call only.
     pub(super) async fn ask_in_call(self: &Arc<Self>, session: &Arc<Session>, caller: &Caller) {
-        if caller.era != Era::Modern || session.offer().is_none() {
+        let Some(offer) = session.offer().filter(|_| caller.era == Era::Modern) else { return };
+        let Some(request) = question(&offer) else { return };
+        if !caller.can_answer(&request) || !session.begins_to_ask(&offer) {
             return;
         }
-        let Some(request) = session.offer().as_deref().and_then(question) else { return };
-        if !caller.can_answer(&request) {
-            return;
-        }
-        let Some(offer) = session.offer_to_ask() else { return };
         let limit: Duration = self.limits.question();
         tokio::select! {
             answer = tokio::time::timeout(limit, caller.link.ask(request)) => {
@@ -114,7 +110,7 @@ impl Context {
         self.noted(None, principal, &format!("trust {file} {hash}")).await?;
         self.store.put_consent(hash, file, self.clock.now()).await.map_err(|error| chain(&error))?;
         for session in self.sessions.waiting_for(hash) {
-            let Some(offer) = session.offer() else { continue };
+            let Some(offer) = session.offer_of(hash) else { continue };
             match self.take(&session, &offer).await {
                 Ok(left_out) => {
                     for problem in left_out {
@@ -137,43 +133,24 @@ impl Context {
             .map_err(|error| format!("nothing was done, because it could not be recorded: {}", chain(&error)))
     }
 
-    /// Makes a file's services servers of the session. Gives back those that are left out, with the reason.
+    /// Makes a file's services servers of the session, all of them at once. Gives back those that are left out, with the
+    /// reason.
     async fn take(self: &Arc<Self>, session: &Arc<Session>, offer: &Offer) -> Result<Vec<String>, String> {
+        let _one_at_a_time = session.taking().await;
+        let before = session.compose_entries();
+        let of_offer = offer.definitions.iter().map(|definition| definition.name.clone());
+        let names = before.iter().map(|known| known.name.clone()).chain(of_offer);
+        let _one_change_at_a_time = session.hold_servers(names.collect()).await;
         self.noted(Some(session), session.principal(), &format!("use {} {}", offer.file, offer.hash)).await?;
         let (wanted, left_out) = self.allowed(session, offer);
-        let before = session.compose_entries();
-        let mut same = Vec::new();
-        for definition in &wanted {
-            let entry = definition.entry();
-            let known = before.iter().find(|known| known.name == entry.name);
-            let as_it_was = known.is_some_and(|known| {
-                known.runs.first().map(|run| known.fingerprint(run))
-                    == entry.runs.first().map(|run| entry.fingerprint(run))
-            });
-            let values = self.keep_variables(session, definition).await?;
-            if as_it_was && values {
-                same.push(definition.name.clone());
-            }
+        let stale = self.sessions.take_compose(session, wanted).await.map_err(|error| chain(&error))?;
+        for server in stale {
+            // By its name: there may be no entry for it any more, or another one.
+            let key = Key { session: Some(session.id().clone()), server };
+            self.supervisor.forgive(&key);
+            self.supervisor.stop(&key);
         }
-        let fails = |error: crate::store::StoreError| chain(&error);
-        self.sessions.put_compose(session, wanted.clone()).await.map_err(fails)?;
-        for gone in before.iter().filter(|known| wanted.iter().all(|definition| definition.name != known.name)) {
-            self.sessions.remove_server(session, &gone.name).await.map_err(fails)?;
-        }
-        let changed = before.iter().map(|known| &known.name).chain(wanted.iter().map(|definition| &definition.name));
-        for name in changed.filter(|name| !same.contains(name)) {
-            if let Some(entry) = self.entry(session, name) {
-                self.supervisor.forgive(&key_of(session, &entry));
-                self.supervisor.stop(&key_of(session, &entry));
-            }
-        }
-        let servers = wanted.iter().map(|definition| NewServer {
-            activate: session.server(&definition.name).map_or(Activation::All, |added| added.activate),
-            name: definition.name.clone(),
-            config: None,
-            surface: None,
-        });
-        self.sessions.put_servers(session, servers.collect()).await.map_err(fails)?;
+        session.settle_offer(&offer.hash);
         Ok(left_out)
     }
 
@@ -181,18 +158,22 @@ impl Context {
     fn allowed(&self, session: &Session, offer: &Offer) -> (Vec<Definition>, Vec<String>) {
         let (mut wanted, mut left_out) = (Vec::new(), Vec::new());
         let max = self.limits.servers_per_session_max;
-        let others = session
-            .servers()
-            .iter()
-            .filter(|added| offer.definitions.iter().all(|definition| definition.name != added.server))
-            .count();
+        // Services that were there before make room.
+        let before = session.compose_entries();
+        let is_other = |server: &ServerName| {
+            offer.definitions.iter().all(|definition| definition.name != *server)
+                && before.iter().all(|known| known.name != *server)
+        };
+        let others = session.servers().iter().filter(|added| is_other(&added.server)).count();
         for definition in &offer.definitions {
             let refused = if session.server(&definition.name).is_some_and(|added| added.fixed) {
                 Some("the operator has put another server of that name into every session".to_owned())
             } else if others + wanted.len() >= max {
                 Some(format!("a session may have {max} servers (limits.servers_per_session_max)"))
             } else {
-                self.refusal(&definition.entry())
+                let binds = definition.binds.iter();
+                let hidden = binds.filter_map(|bind| self.supervisor.permits(&bind.source).err()).next();
+                hidden.map(|refused| refused.to_string()).or_else(|| self.refusal(&definition.entry()))
             };
             match refused {
                 Some(why) => left_out.push(format!("{}: {why}", definition.name)),
@@ -201,26 +182,12 @@ impl Context {
         }
         (wanted, left_out)
     }
-
-    /// Keeps variables that came from elsewhere than the file, sealed. Says whether they are what they were.
-    async fn keep_variables(&self, session: &Session, definition: &Definition) -> Result<bool, String> {
-        let mut same = true;
-        for (variable, value) in &definition.secrets {
-            let name = definition.secret_name(variable);
-            let known = self.secrets.get(Some(session.id()), &name);
-            if known.is_some_and(|known| known.reveal() == value) {
-                continue;
-            }
-            same = false;
-            let scope = Scope::Session(session.id().clone());
-            self.secrets.set(scope, &name, value.clone().into()).await.map_err(|error| chain(&error))?;
-        }
-        Ok(same)
-    }
 }
 
-/// What the person is asked. A plain form: an answer has to be chosen.
+/// What the person is asked. A plain form: an answer has to be chosen. Nothing if it does not fit: nobody is to agree to what
+/// they have not seen, and the command that agrees to it shows it all.
 fn question(offer: &Offer) -> Option<InputRequest> {
+    let (lines, true) = offer.lines() else { return None };
     let schema = object(json!({
         "type": "object",
         "properties": {"start": {"type": "string", "title": "Start these servers", "enum": ["yes", "no"]}},
@@ -230,7 +197,7 @@ fn question(offer: &Offer) -> Option<InputRequest> {
     let message = format!(
         "{} would start servers in containers on this machine:\n- {}\nStart them, now and whenever the file is the same?",
         offer.file,
-        offer.lines().join("\n- ")
+        lines.join("\n- ")
     );
     let params = ElicitRequestParams::FormElicitationParams { meta: None, message, requested_schema };
     Some(InputRequest::Elicitation(ElicitRequest::new(params)))

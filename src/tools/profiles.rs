@@ -139,13 +139,7 @@ impl Context {
         caller: &Caller,
         profile: &Profile,
     ) -> Result<Vec<(String, &'static str)>, Failure> {
-        let mut names: Vec<_> = profile.servers.iter().map(|server| server.name.clone()).collect();
-        // In one order for everybody, so that two who wait for each other's cannot be.
-        names.sort();
-        let mut held = Vec::new();
-        for name in &names {
-            held.push(session.server_lock(name).lock_owned().await);
-        }
+        let _one_change_at_a_time = session.hold_servers(profile.names()).await;
         let problems = self.session_problems(session, &profile.servers);
         if !problems.is_empty() {
             return Err(not_activated(profile, &problems));
@@ -264,6 +258,7 @@ impl Tools {
     pub async fn begin_with_profile(&self, session: &Arc<Session>, name: &str) -> Result<(), String> {
         let context = &self.context;
         let profile = context.profiles.get(name).await.map_err(|error| chain(&error))?;
+        let _one_change_at_a_time = session.hold_servers(profile.names()).await;
         let problems = context.session_problems(session, &profile.servers);
         if !problems.is_empty() {
             return Err(not_activated(&profile, &problems).text().to_owned());

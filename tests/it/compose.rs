@@ -4,7 +4,11 @@ use std::{path::Path, process::Stdio};
 
 use rmcp::model::ClientCapabilities;
 use serde_json::json;
-use tokio::{io::AsyncReadExt as _, process::Child};
+use sqlx::{ConnectOptions as _, Connection as _, Row as _, sqlite::SqliteConnectOptions};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    process::Child,
+};
 
 use crate::support::{Era, FixtureCatalog, TestClient, broker::eventually, client::all_capabilities, process::Home};
 
@@ -219,6 +223,110 @@ async fn what_is_not_supported_is_named_and_the_rest_is_used() {
     assert!(said.contains("the Compose file in this folder is left alone"), "{said}");
 }
 
+/// Looks at what is kept, or changes what may be.
+async fn database(home: &Home, sql: &'static str) -> i64 {
+    let options = SqliteConnectOptions::new().filename(home.data().join("broker.sqlite"));
+    let mut connection = options.connect().await.unwrap();
+    let found = sqlx::query(sql).fetch_optional(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
+    found.map_or(0, |row| row.get(0))
+}
+
+const KEYED: &str = "services:\n  one:\n    image: example/one\n    command: [\"--token=${TOKEN}\"]\n  two:\n    image: example/two\n    environment: [TOKEN]\n";
+
+#[tokio::test]
+async fn a_service_that_is_gone_takes_its_secrets_along_and_none_is_kept_in_the_open() {
+    let home = home(KEYED).variable("TOKEN", "hunter2-hunter2");
+    let file = work(&home).join("gordon-mcp.yml");
+    let named = ["--session", "mine", "--compose", file.to_str().unwrap()];
+    let begin = || Working::begin(&home, home.path(), &named, Era::Legacy, ClientCapabilities::default());
+    let working = begin().await;
+    assert_eq!(working.servers().await, ["one", "two"]);
+    working.end().await;
+    assert_eq!(database(&home, "SELECT count(*) FROM secrets").await, 2);
+    let kept = "SELECT count(*) FROM session_compose WHERE definition LIKE '%hunter2%'";
+    assert_eq!(database(&home, kept).await, 0, "a command line is kept without its values");
+    std::fs::write(&file, "services: {two: {image: example/two, environment: [TOKEN]}}").unwrap();
+    let working = begin().await;
+    assert_eq!(working.servers().await, ["two"]);
+    working.end().await;
+    assert_eq!(database(&home, "SELECT count(*) FROM secrets WHERE name = 'two:TOKEN'").await, 1);
+    assert_eq!(database(&home, "SELECT count(*) FROM secrets").await, 1);
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_kept_changes_nothing_and_goes_on_waiting() {
+    let home = home(KEYED).variable("TOKEN", "hunter2-hunter2");
+    let path = work(&home).join("gordon-mcp.yml").display().to_string();
+    let working = Working::silent(&home, Era::Legacy).await;
+    assert_eq!(working.servers().await, Vec::<String>::new());
+    let full = "CREATE TRIGGER full BEFORE INSERT ON session_servers WHEN new.server = 'two'
+                BEGIN SELECT RAISE(ABORT, 'disk full'); END";
+    database(&home, full).await;
+    home.run(&["compose", "trust", &path]).await.ok();
+    assert_eq!(working.servers().await, Vec::<String>::new());
+    for rows in ["SELECT count(*) FROM session_compose", "SELECT count(*) FROM secrets"] {
+        assert_eq!(database(&home, rows).await, 0, "{rows}");
+    }
+    assert!(working.client.call("mcp-list", json!({})).await.to_string().contains("compose trust"));
+    database(&home, "DROP TRIGGER full").await;
+    home.run(&["compose", "trust", &path]).await.ok();
+    assert_eq!(working.servers().await, ["one", "two"], "it is taken when it can be");
+    working.end().await;
+}
+
+#[tokio::test]
+async fn nobody_is_asked_about_what_does_not_fit_into_the_question() {
+    let long = FILE.replace("[/rootfs]", &format!("[{}, --and-this]", "x".repeat(2000)));
+    let home = home(&long);
+    let path = work(&home).join("gordon-mcp.yml").display().to_string();
+    for era in [Era::Legacy, Era::Modern] {
+        let working = Working::begin(&home, &work(&home), &[], era, all_capabilities()).await;
+        let listed = working.client.call("mcp-list", json!({})).await.to_string();
+        assert!(
+            listed.contains("[…]") && listed.contains("That is not all of it: `mcp-broker compose check"),
+            "{listed}"
+        );
+        assert_eq!(working.servers().await, Vec::<String>::new());
+        assert_eq!(working.client.told().asked, Vec::<String>::new());
+        working.end().await;
+    }
+    for command in ["check", "trust"] {
+        let shown = home.run(&["compose", command, &path]).await.ok();
+        assert!(shown.contains(" --and-this; mounts "), "{shown}");
+    }
+}
+
+#[tokio::test]
+async fn an_offer_that_is_too_large_is_left_out_and_says_so() {
+    let home = home("services: {a: {image: x, env_file: [large.env]}}");
+    // In JSON each of these is six bytes.
+    let lines: String = (0..15).map(|at| format!("V{at}='{}'\n", "\u{1}".repeat(60_000))).collect();
+    std::fs::write(work(&home).join("large.env"), lines).unwrap();
+    let working = Working::silent(&home, Era::Legacy).await;
+    assert_eq!(working.servers().await, Vec::<String>::new());
+    let said = working.end().await;
+    assert!(said.contains("is left alone") && said.contains("bytes with the variables of its services"), "{said}");
+    let named = ["stdio", "--compose", "gordon-mcp.yml"];
+    let refused = home.command(&named).current_dir(work(&home)).stdin(Stdio::null()).output().await.unwrap();
+    assert!(!refused.status.success());
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("are the most"));
+
+    let broker = home.serve().await;
+    let mut stream = tokio::net::UnixStream::connect(home.data().join("broker.sock")).await.unwrap();
+    let length = (8 << 20) + 1;
+    let head = format!(
+        "POST /stdio HTTP/1.1\r\nhost: broker\r\nconnection: upgrade\r\nupgrade: mcp-stdio\r\ncontent-length: {length}\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.write_all(&vec![b' '; length]).await.unwrap();
+    let mut answer = vec![0; 1000];
+    let read = stream.read(&mut answer).await.unwrap();
+    let answer = String::from_utf8_lossy(&answer[..read]);
+    assert!(answer.starts_with("HTTP/1.1 413 ") && answer.contains("has more than 8388608 bytes"), "{answer}");
+    broker.terminate().await;
+}
+
 #[tokio::test]
 async fn the_operators_rules_and_everybodys_servers() {
     let home = home(FILE);
@@ -230,6 +338,21 @@ async fn the_operators_rules_and_everybodys_servers() {
     client.close().await;
     broker.terminate().await;
 
+    // A file of as many services as a session may have takes the place of another one.
+    std::fs::write(
+        home.data().join("config.yaml"),
+        "containers: {engine: none}\nlimits: {servers_per_session_max: 2}\n",
+    )
+    .unwrap();
+    let full = ["--session", "full", "--compose", &file[..]];
+    let begin = || Working::begin(&home, home.path(), &full, Era::Legacy, ClientCapabilities::default());
+    begin().await.end().await;
+    std::fs::write(&file, "services: {three: {image: x}, four: {image: x}}").unwrap();
+    let working = begin().await;
+    assert_eq!(working.servers().await, ["three", "four"]);
+    working.end().await;
+    std::fs::write(&file, FILE).unwrap();
+
     let rules = "containers: {engine: none}\ncatalog: {deny: {servers: [fs]}}\n";
     std::fs::write(home.data().join("config.yaml"), rules).unwrap();
     let named = ["--compose", &file[..]];
@@ -237,4 +360,18 @@ async fn the_operators_rules_and_everybodys_servers() {
     assert_eq!(working.servers().await, ["time"]);
     let said = working.end().await;
     assert!(said.contains("fs: the operator does not allow this server"), "{said}");
+
+    // The same is told by a process that comes to a broker that is there; and no rule lets a container see the broker.
+    let broker = home.serve().await;
+    let working = Working::begin(&home, home.path(), &named, Era::Legacy, ClientCapabilities::default()).await;
+    assert_eq!(working.servers().await, ["time"]);
+    let said = working.end().await;
+    assert!(said.contains("fs: the operator does not allow this server"), "{said}");
+    let data = home.data().display().to_string();
+    std::fs::write(&file, format!("services: {{spy: {{image: x, volumes: [\"{data}:/x:ro\"]}}}}")).unwrap();
+    let working = Working::begin(&home, home.path(), &named, Era::Legacy, ClientCapabilities::default()).await;
+    assert_eq!(working.servers().await, Vec::<String>::new());
+    let said = working.end().await;
+    assert!(said.contains(&format!("spy: a container never sees {data}")), "{said}");
+    broker.terminate().await;
 }

@@ -1,5 +1,7 @@
 //! Profiles: servers under a name, made and activated by agents and by their operators.
 
+use std::process::Stdio;
+
 use http::Method;
 use serde_json::{Value, json};
 
@@ -261,6 +263,64 @@ servers:
         let refused = home.run_with(&["profile", "import", "-"], document).await;
         assert!(refused.code() == 1 && refused.err().contains(why), "{}", refused.err());
     }
+    let endless = home.run(&["profile", "import", "/dev/zero"]).await;
+    assert!(endless.code() == 1 && endless.err().contains("is larger than 1048576 bytes"), "{}", endless.err());
+}
+
+#[tokio::test]
+async fn the_log_says_what_came_of_a_change() {
+    let broker = TestBroker::with(catalog()).start().await;
+    let body = || Some(json!({"name": "work", "servers": ["plain"]}));
+    assert_eq!(broker.rest(Method::POST, "/v1/profiles", body()).await.0, 200);
+    assert_eq!(broker.rest(Method::POST, "/v1/profiles", body()).await.0, 409);
+    assert_eq!(broker.rest(Method::DELETE, "/v1/profiles/other", None).await.0, 404);
+    assert_eq!(broker.rest(Method::DELETE, "/v1/profiles/work", None).await.0, 204);
+    let (_, log) = broker.rest(Method::GET, "/v1/audit?kind=profile&limit=100", None).await;
+    let records = log["records"].as_array().unwrap().iter();
+    let mut told: Vec<String> = records
+        .map(|record| format!("{} {}", record["name"].as_str().unwrap(), record["status"].as_str().unwrap()))
+        .collect();
+    told.sort();
+    assert_eq!(told, ["create work refused", "create work success", "remove other refused", "remove work success"]);
+
+    // What has no place beside a session is not dropped without a word.
+    let (_, session) = broker.rest(Method::POST, "/v1/sessions", Some(json!({}))).await;
+    let both = json!({"name": "both", "session": session["id"], "servers": ["plain"]});
+    let (status, refused) = broker.rest(Method::POST, "/v1/profiles", Some(both)).await;
+    assert!(status == 422 && refused.to_string().contains("`servers` has no place beside `session`"), "{refused}");
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_profile_adds_to_a_server_that_the_settings_name_is_checked() {
+    let home = Home::with(&catalog());
+    let file = home.path().join("fixtures.yaml");
+    let settings = |more: Value| {
+        let mut settings = json!({"catalogs": [file]});
+        settings.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        std::fs::create_dir_all(home.data()).unwrap();
+        std::fs::write(home.data().join("config.yaml"), settings.to_string()).unwrap();
+    };
+    settings(json!({}));
+    let create = ["profile", "create", "work", "--server", "words", "--server-config", "words={\"word\": \"kept\"}"];
+    home.run(&create).await.ok();
+    home.run(&["profile", "create", "more", "--server", "words", "--server", "plain"]).await.ok();
+    let refusal = async || {
+        let mut command = home.command(&["serve", "--listen", "127.0.0.1:0"]);
+        let output = command.stdin(Stdio::null()).output().await.unwrap();
+        assert!(!output.status.success());
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    settings(json!({"servers": ["words"], "profiles": ["more"], "limits": {"servers_per_session_max": 1}}));
+    let said = refusal().await;
+    assert!(said.contains("that would be 2 servers, and a session may have 1"), "{said}");
+
+    // The server is another one by now.
+    let written = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, written.replace("word: {type: string}", "word: {type: integer}")).unwrap();
+    settings(json!({"servers": ["words"], "profiles": ["work"]}));
+    let said = refusal().await;
+    assert_eq!(said.matches("words: config: word: value is not of type").count(), 1, "{said}");
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! `/v1/profiles`: profiles, and putting one into a session.
 
+use std::borrow::Cow;
+
 use axum::{
     Extension, Json,
     extract::{Path, State},
@@ -12,8 +14,9 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{Answer, ApiError, ApiState};
 use crate::{
-    audit::Kind,
+    audit::{AuditError, Kind, Outcome, Status, Subject},
     caller::Caller,
+    catalog::foreign::displayable,
     ids::{Principal, SessionId},
     profiles::{Profile, ProfilesError, document::Draft},
     supervisor::upstream::chain,
@@ -133,14 +136,54 @@ async fn keep(state: &ApiState, principal: &Principal, draft: Draft) -> Answer {
             return Err(ApiError { status: StatusCode::UNPROCESSABLE_ENTITY, message, details });
         }
     };
-    state.recorded(Kind::Profile, principal, &format!("create {}", profile.name)).await?;
     let mut value = profile.to_value();
     value["secrets"] = json!(tools.secrets_of(&profile.servers));
-    tools.profiles().create(profile).await?;
+    let (what, tools) = (format!("create {}", profile.name), tools.clone());
+    changed(state, principal, what, async move { tools.profiles().create(profile).await }).await?;
     Ok(Json(value))
 }
 
+/// Changes profiles, between the two events of a record, to its end also when whoever asked hangs up.
+async fn changed<F>(state: &ApiState, principal: &Principal, what: String, change: F) -> Result<(), ApiError>
+where
+    F: Future<Output = Result<(), ProfilesError>> + Send + 'static,
+{
+    let (audit, principal) = (state.inner.audit.clone(), principal.clone());
+    let unrecorded = |what: &str, error: &AuditError| {
+        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, format!("{what}: {}", chain(error)))
+    };
+    let changing = async move {
+        let (kind, principal, name) = (Kind::Profile, &principal, what.as_str());
+        let subject =
+            Subject { kind, parent: None, session: None, principal, client: None, server: None, name, trace: None };
+        let record = audit
+            .open(&subject, None)
+            .await
+            .map_err(|error| unrecorded("nothing was done, because it could not be recorded", &error))?;
+        let outcome = change.await;
+        let status = match &outcome {
+            Ok(()) => Status::Success,
+            Err(ProfilesError::Store(_)) => Status::Error,
+            Err(_) => Status::Refused,
+        };
+        let error = outcome.as_ref().err().map(|error| Cow::Owned(chain(error)));
+        let closed = audit.close(record, Outcome::without_result(status, error)).await;
+        outcome?;
+        closed.map_err(|error| unrecorded("it was done, and what came of it could not be recorded", &error))
+    };
+    state.detached(changing).await?
+}
+
 async fn of_session(state: &ApiState, principal: &Principal, session: &Value, request: &Value) -> Answer {
+    let fields = request.as_object().into_iter().flatten();
+    let unknown: Vec<String> = fields
+        .filter(|(key, _)| !matches!(key.as_str(), "session" | "name" | "description"))
+        .map(|(key, _)| format!("`{}` has no place beside `session` (name, description)", displayable(key, 80)))
+        .collect();
+    if !unknown.is_empty() {
+        let (message, details) = ("no profile was made".to_owned(), Some(json!({"problems": unknown})));
+        return Err(ApiError { status: StatusCode::UNPROCESSABLE_ENTITY, message, details });
+    }
     let id: Option<SessionId> = session.as_str().and_then(|id| id.parse().ok());
     let session = state.session(&id.ok_or_else(ApiError::no_session)?).await?;
     let given = request.as_object().into_iter().flatten().filter(|(key, _)| *key != "session");
@@ -165,8 +208,8 @@ async fn remove(
     Extension(principal): Extension<Principal>,
     Path(name): Path<String>,
 ) -> Result<StatusCode, ApiError> {
-    state.recorded(Kind::Profile, &principal, &format!("remove {name}")).await?;
-    state.inner.tools.profiles().remove(&name).await?;
+    let (what, tools) = (format!("remove {name}"), state.inner.tools.clone());
+    changed(&state, &principal, what, async move { tools.profiles().remove(&name).await }).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -209,7 +209,7 @@ impl Engine {
     async fn mounts(&self, launch: &ContainerLaunch, owner: &Owner) -> Result<Vec<Mount>, DockerError> {
         let mut mounts = Vec::new();
         for bind in &launch.binds {
-            mounts::agreed(&bind.source)?;
+            mounts::agreed(&bind.source, &self.data_folder)?;
             mounts.push(Mount {
                 typ: Some(MountType::BIND),
                 source: Some(bind.source.display().to_string()),
@@ -219,7 +219,8 @@ impl Engine {
             });
         }
         for spec in &launch.volumes {
-            let (source, target) = mounts::mount(spec, &self.settings.allowed_paths, &self.settings.writable_paths)?;
+            let (allowed, writable) = (&self.settings.allowed_paths, &self.settings.writable_paths);
+            let (source, target) = mounts::mount(spec, allowed, writable, &self.data_folder)?;
             mounts.push(match source {
                 Source::Folder { path, writable } => Mount {
                     typ: Some(MountType::BIND),

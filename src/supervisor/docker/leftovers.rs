@@ -33,23 +33,22 @@ impl Engine {
         // An engine may never have been needed, and may hang: that is not to hold up the end of a session.
         match tokio::time::timeout(CONNECT_MAX, self.docker()).await {
             Ok(Ok(_)) => {
-                self.clear(session).await;
+                // What fails is remembered.
+                let _ = self.clear(session).await;
             }
             Ok(Err(_)) | Err(_) => self.remember(session),
         }
     }
 
-    /// Removes what an ended session left, or remembers the session. Says whether it could.
-    async fn clear(&self, session: &SessionId) -> bool {
+    /// Removes what an ended session left, or remembers the session.
+    async fn clear(&self, session: &SessionId) -> Result<(), DockerError> {
         let filter = format!("{SESSION}={}", session.as_str());
-        match self.remove(&filter, Extent::Session).await {
-            Ok(_) => true,
-            Err(error) => {
-                tracing::warn!(%error, "what a session's containers left was not removed; it will be tried again");
-                self.remember(session);
-                false
-            }
+        let cleared = self.remove(&filter, Extent::Session).await;
+        if let Err(error) = &cleared {
+            tracing::warn!(%error, "what a session's containers left was not removed; it will be tried again");
+            self.remember(session);
         }
+        cleared.map(drop).map_err(|error| self.plainly(error))
     }
 
     fn remember(&self, session: &SessionId) {
@@ -140,11 +139,12 @@ impl Engine {
         }
     }
 
-    /// Removes what sessions left that have ended, until the engine fails.
+    /// Removes what sessions left that have ended, until the engine does not answer. One that cannot be cleared is not in
+    /// the way of the others.
     async fn clear_ended(&self) {
         let mut ended = std::mem::take(&mut *self.ended());
         while let Some(session) = ended.pop_first() {
-            if !self.clear(&session).await {
+            if let Err(DockerError::Unreachable { .. } | DockerError::None) = self.clear(&session).await {
                 break;
             }
         }
@@ -176,8 +176,12 @@ impl Engine {
             .await
             .map_err(failed("list networks"))?;
         networks.retain(|network| extent.covers(network.labels.as_ref(), &self.run));
+        // What is in use for as long as a container that was removed is still going.
+        let mut kept = None;
         for network in networks.into_iter().filter_map(|network| network.name) {
-            self.remove_network(&network, &names).await;
+            if let Err(error) = self.remove_network(&network, &names).await {
+                kept = Some(error);
+            }
         }
         if extent == Extent::Session {
             let found = docker
@@ -185,10 +189,14 @@ impl Engine {
                 .await
                 .map_err(failed("list volumes"))?;
             for volume in found.volumes.unwrap_or_default() {
-                if let Err(error) = docker.remove_volume(&volume.name, None::<RemoveVolumeOptions>).await {
-                    tracing::warn!(%error, volume.name, "a volume was not removed");
+                match docker.remove_volume(&volume.name, None::<RemoveVolumeOptions>).await {
+                    Ok(()) | Err(ApiError::DockerResponseServerError { status_code: 404, .. }) => {}
+                    Err(error) => kept = Some(failed("remove a volume")(error)),
                 }
             }
+        }
+        if let Some(kept) = kept.filter(|_| extent == Extent::Session) {
+            return Err(kept);
         }
         Ok(ids.len())
     }
@@ -214,6 +222,11 @@ impl Extent {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use axum::extract::State;
+    use serde_json::json;
+
     use super::*;
     use crate::{config::ContainerSettings, lifecycle::Tasks};
 
@@ -223,13 +236,66 @@ mod tests {
         let address = format!("unix://{}", folder.path().join("engine.sock").display());
         let settings = ContainerSettings { engine: Some(address), ..ContainerSettings::default() };
         let (tasks, _crashes) = Tasks::new();
-        let engine = Engine::new(settings, "folder", Duration::from_secs(1), &tasks);
+        let engine = Engine::new(settings, ("folder", folder.path()), Duration::from_secs(1), &tasks);
         engine.swept().await;
         assert!(engine.swept.get().is_none());
         let session = SessionId::random();
         engine.end_session(&session).await;
         engine.discard_undone().await;
         assert!(engine.ended().contains(&session));
+    }
+
+    /// An engine with one network and one volume, which are in use at first.
+    async fn engine_of_one_session(
+        State(asked): State<Arc<[AtomicUsize; 2]>>,
+        method: http::Method,
+        uri: http::Uri,
+    ) -> (http::StatusCode, axum::Json<serde_json::Value>) {
+        let path = uri.path();
+        let answer = match path.rsplit('/').next().unwrap_or_default() {
+            "version" => json!({"ApiVersion": "1.44", "Version": "1"}),
+            "volumes" => {
+                let volume = json!({"Name": "notes", "Driver": "local", "Mountpoint": "", "Labels": {}, "Scope": "local", "Options": {}});
+                json!({"Volumes": [volume], "Warnings": []})
+            }
+            "notes" if method == http::Method::DELETE => {
+                if asked[0].fetch_add(1, Ordering::SeqCst) == 0 {
+                    return (http::StatusCode::CONFLICT, axum::Json(json!({"message": "volume is in use"})));
+                }
+                return (http::StatusCode::NO_CONTENT, axum::Json(json!({})));
+            }
+            "networks" => json!([{"Name": "net", "Id": "1"}]),
+            "net" if method == http::Method::DELETE => {
+                if asked[1].fetch_add(1, Ordering::SeqCst) < 2 {
+                    return (http::StatusCode::FORBIDDEN, axum::Json(json!({"message": "has active endpoints"})));
+                }
+                return (http::StatusCode::NO_CONTENT, axum::Json(json!({})));
+            }
+            _ => json!([]),
+        };
+        (http::StatusCode::OK, axum::Json(answer))
+    }
+
+    #[tokio::test]
+    async fn what_was_in_use_is_removed_later() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("engine.sock");
+        let (tasks, _crashes) = Tasks::new();
+        let asked = Arc::new([AtomicUsize::new(0), AtomicUsize::new(0)]);
+        let times = |asked: &[AtomicUsize; 2]| asked.each_ref().map(|times| times.load(Ordering::SeqCst));
+        let routes = axum::Router::new().fallback(engine_of_one_session).with_state(asked.clone());
+        let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+        drop(tasks.spawn(async move { axum::serve(listener, routes).await }));
+        let engine = Some(format!("unix://{}", socket.display()));
+        let settings = ContainerSettings { engine, ..ContainerSettings::default() };
+        let engine = Engine::new(settings, ("folder", folder.path()), Duration::from_secs(1), &tasks);
+        let session = SessionId::random();
+        engine.end_session(&session).await;
+        assert_eq!(times(&asked), [1, 2], "a network is tried again at once");
+        assert!(engine.ended().contains(&session), "what is left is not forgotten");
+        engine.discard_undone().await;
+        assert_eq!(times(&asked), [2, 3]);
+        assert!(engine.ended().is_empty());
     }
 
     #[test]

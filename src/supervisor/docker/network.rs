@@ -10,7 +10,7 @@ use bollard::{
     query_parameters::InspectNetworkOptions,
 };
 
-use super::{DockerError, Engine};
+use super::{DockerError, Engine, failed};
 use crate::ids::SessionId;
 
 /// How many containers use each network. Held while one is made or removed.
@@ -72,15 +72,16 @@ impl Engine {
             return;
         }
         users.remove(name);
-        self.remove_network(name, &[]).await;
+        // Why it could not is in the log.
+        let _ = self.remove_network(name, &[]).await;
     }
 
     /// Removes a network that `containers` were on, by name.
     ///
     /// An engine that was told to remove a container while it started it may keep its place in the network, which then can
     /// be given up by the container's name only.
-    pub(super) async fn remove_network(&self, network: &str, containers: &[&str]) {
-        let Ok(docker) = self.docker().await else { return };
+    pub(super) async fn remove_network(&self, network: &str, containers: &[&str]) -> Result<(), DockerError> {
+        let docker = self.docker().await?;
         let mut removed = docker.remove_network(network).await;
         if matches!(removed, Err(ApiError::DockerResponseServerError { status_code: 403, .. })) {
             for name in containers {
@@ -91,8 +92,11 @@ impl Engine {
             removed = docker.remove_network(network).await;
         }
         match removed {
-            Ok(()) | Err(ApiError::DockerResponseServerError { status_code: 404, .. }) => {}
-            Err(error) => tracing::warn!(%error, network, "a network was not removed"),
+            Ok(()) | Err(ApiError::DockerResponseServerError { status_code: 404, .. }) => Ok(()),
+            Err(error) => {
+                tracing::warn!(%error, network, "a network was not removed");
+                Err(failed("remove a network")(error))
+            }
         }
     }
 }

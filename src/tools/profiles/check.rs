@@ -44,19 +44,32 @@ impl Tools {
         servers.iter().flat_map(|server| self.context.lasting_problems(None, server)).collect()
     }
 
-    /// What is in the way of putting servers into every session.
+    /// What is in the way of putting a profile's servers into every session, where `all` are put with those that the
+    /// settings name. Of servers that are named there (`more`) only the config is looked at, which is made of both.
     #[must_use]
-    pub fn fixed_problems(&self, servers: &[ProfileServer]) -> Vec<ProfileProblem> {
+    pub fn fixed_problems(&self, new: &[ProfileServer], more: &[ProfileServer], all: usize) -> Vec<ProfileProblem> {
         let context = &self.context;
         let mut problems = Vec::new();
-        for server in servers {
+        for server in new {
             problems.extend(context.lasting_problems(None, server));
-            problems.extend(context.needed(None, server));
+            problems.extend(context.needed(None, &ProfileServer { config: Map::new(), ..server.clone() }));
+        }
+        for server in more {
+            problems.extend(context.lasting_problems(None, server));
+            problems.extend(context.everybodys_config_problems(&server.name));
         }
         let max = context.limits.servers_per_session_max;
-        if servers.len() > max {
-            problems.push(too_many(servers.len(), max));
+        if !(new.is_empty() && more.is_empty()) && all > max {
+            problems.push(too_many(all, max));
         }
+        // One setting may be wrong in the profile, and in what is made of it and the settings.
+        let mut told = Vec::new();
+        problems.retain(|problem| {
+            !told.contains(problem) && {
+                told.push(problem.clone());
+                true
+            }
+        });
         problems
     }
 
@@ -153,6 +166,14 @@ impl Context {
             say(format!("needs on this machine: {}", needs.runtime.join(", or ")));
         }
         problems
+    }
+
+    /// What is wrong with the config that a server has in every session.
+    fn everybodys_config_problems(&self, name: &ServerName) -> Vec<ProfileProblem> {
+        let Some(schema) = self.catalog.entry(name).and_then(|entry| entry.config.clone()) else { return Vec::new() };
+        let config = Value::Object(self.server_config.get(name).cloned().unwrap_or_default());
+        let problems = schema.problems(&config);
+        problems.iter().map(|problem| ProfileProblem::of(name, format!("config: {problem}"))).collect()
     }
 
     fn entry_in(&self, session: Option<&Session>, name: &ServerName) -> Option<std::sync::Arc<Entry>> {
