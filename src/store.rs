@@ -43,7 +43,7 @@ const ROWS_AHEAD: usize = 512;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pages of the write-ahead log, 4 KiB each, before they are copied into the database. Under load the same pages are written
 /// again and again; the more of those come together, the fewer are copied.
-const CHECKPOINT_PAGES: &str = "4000";
+const CHECKPOINT_PAGES: &str = "8000";
 /// What the writing connection may keep of the database in memory, as SQLite's `cache_size` has it: in KiB, if negative.
 const WRITER_CACHE: &str = "-8192";
 

@@ -13,7 +13,7 @@ use std::borrow::Cow;
 
 use sqlx::{ColumnIndex, Row as _, sqlite::SqliteRow};
 
-pub(super) use append::Chain;
+pub(super) use append::{Chain, EVENTS_MAX};
 pub use prune::{Cut, Prune};
 pub use records::{Cursor, Page, Query, Record};
 pub use stats::{Stats, StatsBy};

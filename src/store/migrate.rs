@@ -14,7 +14,7 @@ use sqlx::{
 use super::OpenStoreError;
 
 /// Every migration there is, in order; the file's number is its version.
-const MIGRATIONS: [(i64, &str, &str); 15] = [
+const MIGRATIONS: [(i64, &str, &str); 16] = [
     (1, "sessions", include_str!("../../migrations/0001_sessions.sql")),
     (2, "audit", include_str!("../../migrations/0002_audit.sql")),
     (3, "features", include_str!("../../migrations/0003_features.sql")),
@@ -30,6 +30,7 @@ const MIGRATIONS: [(i64, &str, &str); 15] = [
     (53, "profiles", include_str!("../../migrations/0053_profiles.sql")),
     (54, "compose consents", include_str!("../../migrations/0054_compose_consents.sql")),
     (55, "session compose", include_str!("../../migrations/0055_session_compose.sql")),
+    (56, "merge words later", include_str!("../../migrations/0056_merge_words_later.sql")),
 ];
 
 /// Brings the database up to date. One that holds something is copied first, to a file beside it; each migration is a

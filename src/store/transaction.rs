@@ -16,6 +16,11 @@ pub(super) async fn end<T, E: From<Error>>(connection: &mut SqliteConnection, ou
         Ok(value) => sqlx::query("COMMIT").execute(&mut *connection).await.map(|_| value).map_err(E::from),
         failed @ Err(_) => failed,
     };
+    taken_back(connection, outcome).await
+}
+
+/// Takes a transaction back if something in it failed.
+pub(super) async fn taken_back<T, E>(connection: &mut SqliteConnection, outcome: Result<T, E>) -> Result<T, E> {
     if outcome.is_err() {
         // Fails where SQLite has done it already.
         let _ = sqlx::query("ROLLBACK").execute(connection).await;

@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
     StoreError,
-    audit::{Chain, Event},
+    audit::{Chain, EVENTS_MAX, Event},
     transaction,
 };
 use crate::lifecycle::Tasks;
@@ -25,8 +25,8 @@ use crate::lifecycle::Tasks;
 /// Jobs that may wait; a caller beyond that waits to be queued.
 const QUEUE_MAX: usize = 1024;
 
-/// Events that share one commit at most.
-const BATCH_MAX: usize = 500;
+/// Jobs that are taken from the queue at once.
+const BATCH_MAX: usize = 512;
 
 /// How long nothing is queued before events are arranged: longer than most calls take between their two events.
 const QUIET: Duration = Duration::from_millis(50);
@@ -180,8 +180,13 @@ impl Work {
                 }
                 () = tokio::time::sleep(quiet), if self.chain.behind() > 0 => true,
             };
+            let many = jobs.len() > 1;
             if self.run_jobs(&mut jobs).await.is_break() {
                 break;
+            }
+            if many {
+                // Who was told gets to queue what comes next, so that it shares a commit again.
+                tokio::task::yield_now().await;
             }
             if self.chain.behind() > BEHIND_MAX {
                 self.arrange(ARRANGED_UNDER_LOAD).await;
@@ -208,8 +213,9 @@ impl Work {
                 Job::Event(event, acknowledge) => {
                     let mut events = vec![*event];
                     let mut acknowledges = vec![acknowledge];
-                    while let Some(Job::Event(event, acknowledge)) =
-                        waiting.next_if(|next| matches!(next, Job::Event(..)))
+                    while events.len() < EVENTS_MAX
+                        && let Some(Job::Event(event, acknowledge)) =
+                            waiting.next_if(|next| matches!(next, Job::Event(..)))
                     {
                         events.push(*event);
                         acknowledges.push(acknowledge);

@@ -13,31 +13,35 @@ use crate::{
 /// The hash that the first event of a log covers.
 pub(super) const GENESIS: [u8; 32] = [0; 32];
 
-/// How many rows one statement writes. Every statement is a trip to SQLite's thread and back, which costs as much as
-/// several rows do.
-const ROWS: [usize; 7] = [64, 32, 16, 8, 4, 2, 1];
+/// Events that are committed together, at most.
+pub(in crate::store) const EVENTS_MAX: usize = 64;
 
-type Statements = [String; ROWS.len()];
+const OPENED_COLUMNS: usize = 15;
+const CLOSED_COLUMNS: usize = 10;
 
-static OPEN: LazyLock<Statements> = LazyLock::new(|| {
-    statements(
-        "INSERT INTO audit_opened (seq, record, at, parent, session, principal, client, kind, server, name, arguments,
-             arguments_bytes, arguments_hash, trace, hash) VALUES ",
-        15,
-    )
-});
+const OPEN: &str = "INSERT INTO audit_opened (seq, record, at, parent, session, principal, client, kind, server, name,
+     arguments, arguments_bytes, arguments_hash, trace, hash) ";
 
-static CLOSE: LazyLock<Statements> = LazyLock::new(|| {
-    statements(
-        "INSERT INTO audit_closed (seq, record, at, duration, status, error, result, result_bytes, result_hash, hash)
-         VALUES ",
-        10,
-    )
-});
+const CLOSE: &str =
+    "INSERT INTO audit_closed (seq, record, at, duration, status, error, result, result_bytes, result_hash,
+     hash) ";
 
-fn statements(insert: &str, columns: usize) -> Statements {
+static OPEN_ONE: LazyLock<String> = LazyLock::new(|| format!("{OPEN} VALUES {}", places(1, OPENED_COLUMNS)));
+static CLOSE_ONE: LazyLock<String> = LazyLock::new(|| format!("{CLOSE} VALUES {}", places(1, CLOSED_COLUMNS)));
+
+/// Transactions that write up to so many events of each kind. What is not needed of one is filled with nulls, and not
+/// written. It is handed to SQLite's thread at once: every trip there and back costs as much as many rows do.
+static BATCHES: LazyLock<[(usize, String); 4]> =
+    LazyLock::new(|| [4, 16, 32, EVENTS_MAX].map(|rows| (rows, batch(rows))));
+
+fn places(rows: usize, columns: usize) -> String {
     let row = format!("({})", vec!["?"; columns].join(", "));
-    ROWS.map(|rows| format!("{insert}{}", vec![row.as_str(); rows].join(", ")))
+    vec![row.as_str(); rows].join(", ")
+}
+
+fn batch(rows: usize) -> String {
+    let some = |columns| format!("SELECT * FROM (VALUES {}) WHERE column1 IS NOT NULL", places(rows, columns));
+    format!("BEGIN IMMEDIATE; {OPEN} {}; {CLOSE} {}; COMMIT", some(OPENED_COLUMNS), some(CLOSED_COLUMNS))
 }
 
 /// The end of the chain: the number and hash of the last event, and how far the log is arranged for questions.
@@ -73,7 +77,8 @@ impl Chain {
         Ok(Self { seq: row.try_get("seq")?, hash: hash.try_into().unwrap_or(GENESIS), arranged })
     }
 
-    /// Commits `events` together. When that fails none of them is in the log and the chain is where it was.
+    /// Commits at most [`EVENTS_MAX`] events together. When that fails none of them is in the log and the chain is where it
+    /// was.
     pub(in crate::store) async fn append(
         &mut self,
         connection: &mut SqliteConnection,
@@ -89,12 +94,16 @@ impl Chain {
                 Event::Closed(event) => closed.push(Link { seq, hash, event }),
             }
         }
-        if events.len() == 1 {
-            write(connection, &opened, &closed).await?;
+        let single = match (opened.as_slice(), closed.as_slice()) {
+            ([one], []) => Some(bind_opened(sqlx::query(OPEN_ONE.as_str()), one)),
+            ([], [one]) => Some(bind_closed(sqlx::query(CLOSE_ONE.as_str()), one)),
+            _ => None,
+        };
+        if let Some(insert) = single {
+            insert.execute(connection).await?;
         } else {
-            transaction::begin(connection).await?;
             let outcome = write(connection, &opened, &closed).await;
-            transaction::end(connection, outcome).await?;
+            transaction::taken_back(connection, outcome).await?;
         }
         self.seq = seq;
         self.hash = hash;
@@ -134,29 +143,20 @@ async fn write(
     opened: &[Link<'_, Opened>],
     closed: &[Link<'_, Closed>],
 ) -> Result<(), sqlx::Error> {
-    insert(connection, &OPEN, opened, bind_opened).await?;
-    insert(connection, &CLOSE, closed, bind_closed).await
+    let most = opened.len().max(closed.len());
+    let batch = BATCHES.iter().find(|(rows, _)| *rows >= most);
+    let (rows, statement) = batch.ok_or_else(|| sqlx::Error::Protocol(format!("{most} events are too many")))?;
+    let query = opened.iter().fold(sqlx::query(statement.as_str()), bind_opened);
+    let query = nulls(query, (rows - opened.len()) * OPENED_COLUMNS);
+    let query = closed.iter().fold(query, bind_closed);
+    nulls(query, (rows - closed.len()) * CLOSED_COLUMNS).execute(connection).await?;
+    Ok(())
 }
 
 type Insert<'q> = Query<'q, sqlx::Sqlite, SqliteArguments>;
 
-async fn insert<'e, E>(
-    connection: &mut SqliteConnection,
-    statements: &'static Statements,
-    mut links: &'e [Link<'e, E>],
-    bind: fn(Insert<'e>, &'e Link<'e, E>) -> Insert<'e>,
-) -> Result<(), sqlx::Error> {
-    while !links.is_empty() {
-        for (statement, rows) in statements.iter().zip(ROWS) {
-            if let Some((now, later)) = links.split_at_checked(rows) {
-                let query = now.iter().fold(sqlx::query(statement.as_str()), bind);
-                query.execute(&mut *connection).await?;
-                links = later;
-                break;
-            }
-        }
-    }
-    Ok(())
+fn nulls(query: Insert<'_>, count: usize) -> Insert<'_> {
+    (0..count).fold(query, |query, _| query.bind(None::<i64>))
 }
 
 fn bind_opened<'q>(query: Insert<'q>, link: &'q Link<'q, Opened>) -> Insert<'q> {

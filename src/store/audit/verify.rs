@@ -1,9 +1,10 @@
 //! Walking the chain again.
 //!
-//! There are millions of events, and what sqlx and SQLite do for each column of a row costs more than its hash. So a row is
-//! read as two values: its numbers and the lengths of its texts, and all texts one after the other.
+//! There are millions of events, and what it takes to hand a row from SQLite's thread to ours, and each of its columns, is
+//! more than its hash takes. So some hundred events are read as one row of two values: all their numbers and the lengths of
+//! their texts, and all their texts one after the other.
 
-use std::sync::LazyLock;
+use std::{str::SplitAsciiWhitespace, sync::LazyLock};
 
 use data_encoding::HEXLOWER;
 use futures_util::FutureExt as _;
@@ -16,8 +17,8 @@ use super::{
 };
 use crate::store::{StoreError, corrupt};
 
-/// Events that are read while those before them are checked: enough that neither waits for the other at every row.
-const EVENTS: i64 = 256;
+/// Events that are read while those before them are checked: enough that neither often waits for the other.
+const EVENTS: i64 = 1024;
 
 /// What stands for the length of a value that is absent.
 const ABSENT: i64 = -1;
@@ -28,7 +29,7 @@ const CUT_KIND: &str = "audit";
 static READ_OPENED: LazyLock<String> = LazyLock::new(|| statement(&OPENED));
 static READ_CLOSED: LazyLock<String> = LazyLock::new(|| statement(&CLOSED));
 
-/// Reads some events, each as its numbers, the first of which is its own, and its bytes, which begin with its hash.
+/// Reads some events as their numbers, each event's own first, and their bytes, each event's hash first.
 fn statement(layout: &Layout) -> String {
     let columns = || layout.columns.iter();
     let number = |(column, shape): &(&str, Shape)| match shape {
@@ -38,8 +39,8 @@ fn statement(layout: &Layout) -> String {
     let numbers: Vec<String> = columns().map(number).collect();
     let texts: Vec<&str> = columns().filter(|(_, shape)| *shape != Shape::Integer).map(|(column, _)| *column).collect();
     format!(
-        "SELECT format('{}', seq, octet_length(hash), {}), concat(hash, {})
-         FROM {} WHERE seq > ?1 AND seq <= ?2 ORDER BY seq",
+        "SELECT group_concat(format('{}', seq, octet_length(hash), {}), ''), group_concat(concat(hash, {}), '')
+         FROM {} WHERE seq > ?1 AND seq <= ?2",
         "%d ".repeat(numbers.len() + 2),
         numbers.join(", "),
         texts.join(", "),
@@ -49,44 +50,67 @@ fn statement(layout: &Layout) -> String {
 
 /// An event as it was read.
 struct Read<'r> {
+    layout: &'static Layout,
     seq: i64,
     hash: &'r [u8],
     values: Vec<Value<'r>>,
 }
 
 impl<'r> Read<'r> {
-    fn from(row: &'r SqliteRow, layout: &Layout) -> Result<Self, StoreError> {
-        let wrong = || corrupt("an event is not as it was asked for");
-        let mut numbers = row.try_get::<&str, _>(0)?.split_ascii_whitespace().map(str::parse::<i64>);
-        let mut number = || numbers.next().and_then(Result::ok).ok_or_else(wrong);
-        let mut rest: &[u8] = row.try_get(1)?;
-        let mut bytes = |length: i64| {
-            let taken = usize::try_from(length).ok().and_then(|length| rest.split_at_checked(length));
-            let (bytes, after) = taken.ok_or_else(wrong)?;
-            rest = after;
-            Ok::<_, StoreError>(bytes)
-        };
-        let seq = number()?;
-        let hash = bytes(number()?)?;
-        let mut values = Vec::with_capacity(layout.columns.len());
-        for (_, shape) in layout.columns {
-            values.push(match (number()?, shape) {
-                (number, Shape::Integer) => Value::Integer(number),
-                (ABSENT, _) => Value::Bytes(None),
-                (length, _) => Value::Bytes(Some(bytes(length)?)),
-            });
+    /// Takes a row apart; the events in the order of their numbers.
+    fn all(row: &'r SqliteRow, layout: &'static Layout) -> Result<Vec<Self>, StoreError> {
+        let Some(numbers) = row.try_get::<Option<&str>, _>(0)? else { return Ok(Vec::new()) };
+        let mut rest = Rest { numbers: numbers.split_ascii_whitespace(), bytes: row.try_get(1)? };
+        let mut events = Vec::new();
+        while let Some(seq) = rest.numbers.next() {
+            let seq = seq.parse().map_err(|_| misread())?;
+            let length = rest.number()?;
+            let hash = rest.bytes(length)?;
+            let mut values = Vec::with_capacity(layout.columns.len());
+            for (_, shape) in layout.columns {
+                values.push(match (rest.number()?, shape) {
+                    (number, Shape::Integer) => Value::Integer(number),
+                    (ABSENT, _) => Value::Bytes(None),
+                    (length, _) => Value::Bytes(Some(rest.bytes(length)?)),
+                });
+            }
+            events.push(Self { layout, seq, hash, values });
         }
-        Ok(Self { seq, hash, values })
+        events.sort_by_key(|event| event.seq);
+        Ok(events)
     }
 
     /// What a text column holds.
-    fn text(&self, layout: &Layout, column: &str) -> Option<&'r [u8]> {
-        let place = layout.columns.iter().position(|(name, _)| *name == column)?;
+    fn text(&self, column: &str) -> Option<&'r [u8]> {
+        let place = self.layout.columns.iter().position(|(name, _)| *name == column)?;
         match self.values.get(place)? {
             Value::Bytes(bytes) => *bytes,
             Value::Integer(_) => None,
         }
     }
+}
+
+/// What of a row was not taken yet.
+struct Rest<'r> {
+    numbers: SplitAsciiWhitespace<'r>,
+    bytes: &'r [u8],
+}
+
+impl<'r> Rest<'r> {
+    fn number(&mut self) -> Result<i64, StoreError> {
+        self.numbers.next().and_then(|number| number.parse().ok()).ok_or_else(misread)
+    }
+
+    fn bytes(&mut self, length: i64) -> Result<&'r [u8], StoreError> {
+        let taken = usize::try_from(length).ok().and_then(|length| self.bytes.split_at_checked(length));
+        let (bytes, rest) = taken.ok_or_else(misread)?;
+        self.bytes = rest;
+        Ok(bytes)
+    }
+}
+
+fn misread() -> StoreError {
+    corrupt("events are not as they were asked for")
 }
 
 /// Walks from the event after `begin` to `end`: what is written meanwhile is left for the next walk.
@@ -116,15 +140,15 @@ pub(super) async fn run(
 
 /// Events that follow each other, those that open a record apart from those that close one.
 struct Part {
-    opened: Vec<SqliteRow>,
-    closed: Vec<SqliteRow>,
+    opened: SqliteRow,
+    closed: SqliteRow,
 }
 
 impl Part {
     async fn read(readers: &SqlitePool, after: i64, end: i64) -> Result<Self, StoreError> {
         let last = end.min(after + EVENTS);
-        let rows = |statement: &'static str| sqlx::query(statement).bind(after).bind(last).fetch_all(readers);
-        let (opened, closed) = tokio::try_join!(rows(&READ_OPENED), rows(&READ_CLOSED))?;
+        let row = |statement: &'static str| sqlx::query(statement).bind(after).bind(last).fetch_one(readers);
+        let (opened, closed) = tokio::try_join!(row(&READ_OPENED), row(&READ_CLOSED))?;
         Ok(Self { opened, closed })
     }
 }
@@ -166,35 +190,34 @@ impl Walk {
 
     /// Says what is broken, if anything is.
     fn along(&mut self, part: &Part) -> Result<Option<Verification>, StoreError> {
-        let read = |layout| move |row| Read::from(row, layout).map(|event| (layout, event));
-        let mut opened = part.opened.iter().map(read(&OPENED)).peekable();
-        let mut closed = part.closed.iter().map(read(&CLOSED)).peekable();
+        let mut opened = Read::all(&part.opened, &OPENED)?.into_iter().peekable();
+        let mut closed = Read::all(&part.closed, &CLOSED)?.into_iter().peekable();
         loop {
             let takes_opened = match (opened.peek(), closed.peek()) {
-                (Some(Ok((_, opened))), Some(Ok((_, closed)))) => opened.seq < closed.seq,
+                (Some(opened), Some(closed)) => opened.seq < closed.seq,
                 (opened, _) => opened.is_some(),
             };
             let next = if takes_opened { opened.next() } else { closed.next() };
-            let Some((layout, event)) = next.transpose()? else { return Ok(None) };
-            if let Some(broken) = self.step(layout, &event) {
+            let Some(event) = next else { return Ok(None) };
+            if let Some(broken) = self.step(&event) {
                 return Ok(Some(broken));
             }
         }
     }
 
-    fn step(&mut self, layout: &Layout, event: &Read<'_>) -> Option<Verification> {
+    fn step(&mut self, event: &Read<'_>) -> Option<Verification> {
         let seq = event.seq;
         let broken = |problem: String| Some(Verification::Broken { seq, problem });
         if seq != self.seq + 1 {
             return broken(format!("event {} is missing", self.seq + 1));
         }
-        let hash = digest::of_values(&self.hash, seq, layout, &event.values);
+        let hash = digest::of_values(&self.hash, seq, event.layout, &event.values);
         if event.hash != hash {
             return broken("the event is not what was written, or the one before it is not".to_owned());
         }
         if let Some(cut) = &self.cut
-            && event.text(layout, "kind") == Some(CUT_KIND.as_bytes())
-            && event.text(layout, "name") == Some(cut.as_bytes())
+            && event.text("kind") == Some(CUT_KIND.as_bytes())
+            && event.text("name") == Some(cut.as_bytes())
         {
             self.cut = None;
         }
