@@ -72,7 +72,7 @@ impl Default for Limits {
             question_seconds: 600,
             questions_max: 1000,
             shutdown_seconds: 10,
-            connections_idle_max: 256,
+            connections_idle_max: 128,
             message_bytes_max: 16 << 20,
             request_bytes_max: 4 << 20,
             stderr_bytes_max: 8 << 10,
