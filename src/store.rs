@@ -41,6 +41,7 @@ const READERS_MAX: u32 = 4;
 /// Rows that SQLite's thread reads ahead of who takes them.
 const ROWS_AHEAD: usize = 512;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+const READERS_CLOSE_WITHIN: Duration = Duration::from_secs(2);
 /// Pages of the write-ahead log, 4 KiB each, before they are copied into the database. Under load the same pages are written
 /// again and again; the more of those come together, the fewer are copied.
 const CHECKPOINT_PAGES: &str = "8000";
@@ -123,9 +124,14 @@ impl Store {
     }
 
     /// Writes what is queued and closes the database.
+    ///
+    /// The connection that writes is the last: it copies the write-ahead log into the database, so that the database is one
+    /// file when nobody uses it. One that only reads could not.
     pub async fn close(&self) {
+        if tokio::time::timeout(READERS_CLOSE_WITHIN, self.inner.readers.close()).await.is_err() {
+            tracing::warn!("a question to the database was cut off");
+        }
         self.inner.writer.close().await;
-        self.inner.readers.close().await;
     }
 
     fn readers(&self) -> &SqlitePool {
