@@ -5,6 +5,8 @@
 
 use std::io::{Write as _, stderr, stdout};
 
+use crate::catalog::foreign::displayable;
+
 /// Prints a line.
 pub(super) fn say(line: impl AsRef<str>) {
     let _ = writeln!(stdout().lock(), "{}", line.as_ref());
@@ -28,15 +30,15 @@ pub(super) fn complain(error: &anyhow::Error) {
     note(clean(&text));
 }
 
-/// On one line, without what moves a terminal's cursor.
+/// On one line, without what moves a terminal's cursor or turns text round.
 pub(super) fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    displayable(text, usize::MAX)
 }
 
-/// On its lines, without what moves a terminal's cursor, colours it, or gives it orders.
+/// On its lines, without what moves a terminal's cursor, colours it, gives it orders, or turns text round.
 pub(super) fn clean(text: &str) -> String {
-    let is_kept = |c: &char| *c != '\r';
-    text.chars().filter(is_kept).map(|c| if c.is_control() && !matches!(c, '\n' | '\t') { ' ' } else { c }).collect()
+    let line = |line: &str| line.split('\t').map(plain).collect::<Vec<_>>().join("\t");
+    text.replace('\r', "").split('\n').map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// Prints rows in columns as wide as they need to be, below their headings if there are any. The last column is as long

@@ -6,6 +6,7 @@ use clap::ValueEnum;
 use serde_json::Value;
 
 use super::super::output;
+use crate::catalog::foreign::displayable;
 
 const DETAIL_CHARACTERS_MAX: usize = 100;
 const BAR_CELLS: u64 = 24;
@@ -151,9 +152,9 @@ fn row(depth: usize, record: &Value) -> Vec<String> {
     ]
 }
 
-/// On one line, without what moves a terminal's cursor, and not too long.
+/// On one line, without what moves a terminal's cursor or turns text round, and not too long.
 fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(DETAIL_CHARACTERS_MAX).collect()
+    displayable(text, DETAIL_CHARACTERS_MAX)
 }
 
 fn ms(micros: u64) -> String {
