@@ -19,6 +19,7 @@ mod command_line;
 mod compose;
 mod containers;
 mod conversation;
+mod damaged_storage;
 mod doors;
 mod examples;
 mod features;
