@@ -233,7 +233,15 @@ async fn only_folders_the_operator_allows_are_mounted() {
     let broker =
         TestBroker::with(catalog()).containers(|settings| settings.allowed_paths = vec![allowed.clone()]).start().await;
     let client = broker.connect(Era::Legacy).await;
-    for (path, why) in [("/etc", "never sees"), ("/root", "is not to see"), ("/nowhere", "there is no")] {
+    let other = tempfile::tempdir().unwrap();
+    let other = other.path().display().to_string();
+    let refused = [
+        ("/etc", "never sees"),
+        ("/root", "never sees a whole home folder"),
+        (&other, "is not to see"),
+        ("/nowhere", "there is no"),
+    ];
+    for (path, why) in refused {
         let refused = client.call("mcp-add", json!({"name": "bound", "config": {"paths": [path]}})).await.to_string();
         assert!(refused.contains(why), "{refused}");
     }
