@@ -24,6 +24,7 @@ async fn client(home: &Home, folder: &std::path::Path, more: &[&str]) -> (TestCl
         .command(&[&["stdio"][..], more].concat())
         .current_dir(folder)
         .env("OUTSIDE_TOKEN", "hunter2-from-outside")
+        .env("OUTSIDE_ERA", "legacy")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -81,15 +82,15 @@ async fn time_and_the_files_of_the_folder_are_there_once_they_are_agreed_to() {
 async fn a_service_that_is_gone_from_the_file_is_stopped() {
     let Some(_engine) = engine().await else { return };
     let home = Home::with(&FixtureCatalog::new());
-    let service = |name: &str| format!("  {name}:\n    image: {IMAGE}\n    command: [stdio, \"${{OUTSIDE_TOKEN}}\"]\n");
+    let service = |name: &str| format!("  {name}:\n    image: {IMAGE}\n    command: [--era, \"${{OUTSIDE_ERA}}\"]\n");
     let folder = work(&home, &format!("services:\n{}{}", service("stays"), service("goes")));
     let named = ["--session", "mine", "--compose", "gordon-mcp.yml"];
     let (agent, mut process) = client(&home, &folder, &named).await;
     let running = |name: &str| docker(&["ps", "--quiet", "--filter", &format!("label=mcp-broker.server={name}")]);
     eventually("both run", async || !running("stays").is_empty() && !running("goes").is_empty()).await;
     let inspected: Value = serde_json::from_str(&docker(&["inspect", &running("stays")])).unwrap();
-    assert_eq!(inspected[0]["Config"]["Cmd"], json!(["stdio", "hunter2-from-outside"]), "a word is filled in");
-    assert!(!inspected[0]["Config"]["Env"].to_string().contains("hunter2"));
+    assert_eq!(inspected[0]["Config"]["Cmd"], json!(["--era", "legacy"]), "a word is filled in");
+    assert!(!inspected[0]["Config"]["Env"].to_string().contains("OUTSIDE"), "nor more of what is outside");
     let before = running("stays");
     work(&home, &format!("services:\n{}", service("stays")));
     let (other, mut second) = client(&home, &folder, &named).await;
