@@ -8,6 +8,13 @@ pub struct Samples {
     sorted: Vec<Duration>,
 }
 
+impl From<Vec<Duration>> for Samples {
+    fn from(mut samples: Vec<Duration>) -> Self {
+        samples.sort_unstable();
+        Self { sorted: samples }
+    }
+}
+
 impl Samples {
     pub fn push(&mut self, sample: Duration) {
         let at = self.sorted.partition_point(|other| *other <= sample);
