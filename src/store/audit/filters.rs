@@ -12,6 +12,8 @@ use crate::store::{Store, StoreError, micros};
 /// A filter leads if it matches fewer records than this.
 const RARE: i64 = 5_000;
 
+const COUNT: &str = "SELECT count(*) AS n FROM (SELECT 1 FROM ";
+
 /// Client programs whose name one filter may stand for.
 const CLIENTS_MAX: usize = 100;
 
@@ -89,6 +91,7 @@ pub(super) struct Prepared {
 }
 
 impl Store {
+    /// Makes a query ready that reads records in an order of its own.
     pub(super) async fn prepare(&self, query: &Query) -> Result<Prepared, StoreError> {
         let equal = [
             ("r.server", &query.server),
@@ -117,8 +120,13 @@ impl Store {
         }
         let words = query.grep.as_deref().map(words);
         matches_nothing |= words.as_deref() == Some("");
-        let mut prepared = Prepared { filters, words, lead: Lead::Time, matches_nothing };
-        if !matches_nothing {
+        Ok(Prepared { filters, words, lead: Lead::Time, matches_nothing })
+    }
+
+    /// The same for one that goes by whichever filter matches fewest.
+    pub(super) async fn prepare_led(&self, query: &Query) -> Result<Prepared, StoreError> {
+        let mut prepared = self.prepare(query).await?;
+        if !prepared.matches_nothing {
             prepared.lead = self.lead(&prepared).await?;
         }
         Ok(prepared)
@@ -135,13 +143,13 @@ impl Store {
         }
         let (mut lead, mut fewest) = (rest, RARE);
         if let Some(words) = &prepared.words {
-            let mut sql = QueryBuilder::new("SELECT 1 FROM audit_words WHERE audit_words MATCH ");
-            sql.push_bind(words.clone());
+            let mut sql = QueryBuilder::new(COUNT);
+            sql.push("audit_words WHERE audit_words MATCH ").push_bind(words.clone());
             fewest = self.count(sql, RARE).await?;
         }
         for (filter, index) in indexed {
-            let mut sql = QueryBuilder::new("SELECT 1 FROM audit_records r INDEXED BY ");
-            sql.push(index).push(" WHERE TRUE");
+            let mut sql = QueryBuilder::new(COUNT);
+            sql.push("audit_records r INDEXED BY ").push(index).push(" WHERE TRUE");
             filter.push(&mut sql, true);
             let found = self.count(sql, fewest).await?;
             if found < fewest {
@@ -151,10 +159,10 @@ impl Store {
         Ok(lead)
     }
 
-    /// How many rows a query has, as far as `max`.
-    async fn count(&self, mut rows: QueryBuilder<Sqlite>, max: i64) -> Result<i64, StoreError> {
-        rows.push(" LIMIT ").push_bind(max);
-        Ok(i64::try_from(rows.build().fetch_all(self.readers()).await?.len()).unwrap_or(i64::MAX))
+    /// How many rows there are of what follows [`COUNT`], as far as `max`.
+    async fn count(&self, mut sql: QueryBuilder<Sqlite>, max: i64) -> Result<i64, StoreError> {
+        sql.push(" LIMIT ").push_bind(max).push(")");
+        Ok(sql.build().fetch_one(self.readers()).await?.try_get("n")?)
     }
 
     /// The clients of that name, whatever their version. Reads as many rows as there are clients.

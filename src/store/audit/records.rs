@@ -124,7 +124,7 @@ impl Store {
     /// When the database cannot be read.
     pub async fn audit_records(&self, query: &Query, before: Option<Cursor>, limit: u32) -> Result<Page, StoreError> {
         self.writer().arrange().await?;
-        let prepared = self.prepare(query).await?;
+        let prepared = self.prepare_led(query).await?;
         if prepared.matches_nothing() {
             return Ok(Page { records: Vec::new(), next: None });
         }

@@ -56,7 +56,7 @@ impl Store {
     /// When the database cannot be read.
     pub async fn audit_stats(&self, query: &Query, by: StatsBy, limit: u32) -> Result<Vec<Stats>, StoreError> {
         self.writer().arrange().await?;
-        let prepared = self.prepare(query).await?;
+        let prepared = self.prepare_led(query).await?;
         if prepared.matches_nothing() {
             return Ok(Vec::new());
         }
@@ -69,7 +69,9 @@ impl Store {
             " ORDER BY r.duration IS NULL, r.duration) AS rank,
              count(r.duration) OVER (PARTITION BY ",
         );
-        sql.push(by.expression()).push(") AS timed FROM audit_records r WHERE TRUE");
+        sql.push(by.expression()).push(") AS timed FROM audit_records r");
+        prepared.push_index(&mut sql);
+        sql.push(" WHERE TRUE");
         prepared.push_conditions(&mut sql);
         if let Some(words) = prepared.words() {
             sql.push(" AND (r.seq IN (SELECT rowid FROM audit_words WHERE audit_words MATCH ")
