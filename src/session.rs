@@ -35,7 +35,7 @@ use crate::{
 use clients::Client;
 use compose::{Offered, entries_of};
 use following::Subscribed;
-use kept::{Kept, Room};
+use kept::Kept;
 use menu::Menu;
 
 pub use clients::{ConnectedClient, ask_peer};
@@ -402,20 +402,6 @@ impl Session {
         let menu = Arc::new(Menu::of(&contents.servers, with_prefixes));
         menus.insert(with_prefixes, (contents.version, menu.clone()));
         menu
-    }
-
-    /// Keeps a result for a while; `None` when there is no room.
-    pub(super) fn keep_result(&self, text: &str, room: &Room) -> Option<String> {
-        self.lock(&self.kept).put(text, room, self.used_at())
-    }
-
-    /// A result that was kept.
-    pub(super) fn kept_result(&self, handle: &str) -> Option<Arc<str>> {
-        self.lock(&self.kept).get(handle, self.used_at())
-    }
-
-    fn expire_results(&self, now: Timestamp) {
-        self.lock(&self.kept).expire(now);
     }
 
     /// What happens in the session, for whoever serves a client of it.

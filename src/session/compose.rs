@@ -104,7 +104,7 @@ mod tests {
     }
 
     fn offer(hash: &str) -> Offer {
-        Offer { file: "/work/gordon-mcp.yml".into(), hash: hash.into(), agreed: false, definitions: Vec::new() }
+        Offer { file: "/srv/project/gordon-mcp.yml".into(), hash: hash.into(), agreed: false, definitions: Vec::new() }
     }
 
     #[test]

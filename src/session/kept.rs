@@ -14,6 +14,7 @@ use std::{
 
 use data_encoding::BASE32_DNSSEC;
 
+use super::Session;
 use crate::{clock::Timestamp, ids::random};
 
 /// Of one session; the oldest goes when there is one more.
@@ -86,6 +87,22 @@ impl Kept {
     /// Drops what was kept for long enough.
     pub fn expire(&mut self, now: Timestamp) {
         self.results.retain(|result| Duration::try_from(now.duration_since(result.at)).is_ok_and(|age| age < KEPT_FOR));
+    }
+}
+
+impl Session {
+    /// Keeps a result for a while; `None` when there is no room.
+    pub(crate) fn keep_result(&self, text: &str, room: &Room) -> Option<String> {
+        self.lock(&self.kept).put(text, room, self.used_at())
+    }
+
+    /// A result that was kept.
+    pub(crate) fn kept_result(&self, handle: &str) -> Option<Arc<str>> {
+        self.lock(&self.kept).get(handle, self.used_at())
+    }
+
+    pub(super) fn expire_results(&self, now: Timestamp) {
+        self.lock(&self.kept).expire(now);
     }
 }
 
