@@ -10,10 +10,18 @@ use futures_util::future::join_all;
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::support::{Era, FixtureCatalog, TestBroker, process::Home};
+use crate::support::{BrokerProcess, Era, FixtureCatalog, TestBroker, TestClient, process::Home};
 
 fn home() -> Home {
     Home::with(&FixtureCatalog::new().server("fixture", &[], &[]))
+}
+
+/// A broker in a process of its own, and a client with the fixture.
+async fn busy(home: &Home) -> (BrokerProcess, TestClient) {
+    let broker = home.serve().await;
+    let client = broker.connect(Era::Legacy).await;
+    client.add("fixture").await;
+    (broker, client)
 }
 
 #[tokio::test]
@@ -36,9 +44,7 @@ async fn a_database_that_is_none_is_named_and_left_alone() {
 #[tokio::test]
 async fn a_page_that_was_overwritten_is_found() {
     let home = home();
-    let broker = home.serve().await;
-    let client = broker.connect(Era::Legacy).await;
-    client.add("fixture").await;
+    let (broker, client) = busy(&home).await;
     for _ in 0..40 {
         client.ok("fixture__echo", json!({"text": "x".repeat(2000)})).await;
     }
@@ -58,9 +64,7 @@ async fn a_page_that_was_overwritten_is_found() {
 #[tokio::test]
 async fn a_write_ahead_log_that_was_cut_short_costs_its_end_and_nothing_else() {
     let home = home();
-    let broker = home.serve().await;
-    let client = broker.connect(Era::Legacy).await;
-    client.add("fixture").await;
+    let (broker, client) = busy(&home).await;
     for number in 0..30 {
         client.ok("fixture__echo", json!({"text": format!("call {number}")})).await;
     }
@@ -71,9 +75,7 @@ async fn a_write_ahead_log_that_was_cut_short_costs_its_end_and_nothing_else() {
     assert!(whole > 100_000, "what was committed last is in it: {whole} bytes");
     file.set_len(whole - 10_001).unwrap();
     drop(file);
-    let broker = home.serve().await;
-    let client = broker.connect(Era::Legacy).await;
-    client.add("fixture").await;
+    let (broker, client) = busy(&home).await;
     client.ok("fixture__echo", json!({"text": "and on"})).await;
     assert_eq!(broker.terminate().await, 0);
     assert!(home.run(&["audit", "verify"]).await.ok().starts_with("intact"));
@@ -108,9 +110,7 @@ async fn a_clock_that_jumps_back_ends_nothing_and_loses_nothing() {
 #[tokio::test]
 async fn names_that_are_no_names_are_recorded_and_give_a_terminal_no_orders() {
     let home = home();
-    let broker = home.serve().await;
-    let client = broker.connect(Era::Legacy).await;
-    client.add("fixture").await;
+    let (broker, client) = busy(&home).await;
     let name = "fixture__\u{1b}[2J\u{7}\n\u{202e}\u{0}odd";
     let refused = client.exec(None, name, json!({})).await;
     assert!(!refused.is_ok(), "{refused}");

@@ -3,7 +3,9 @@
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::support::{BrokerProcess, Era, FixtureCatalog, TestClient, broker::eventually, process::Home};
+use crate::support::{
+    BrokerProcess, Era, FixtureCatalog, TestClient, broker::eventually, by_hand::ByHand, process::Home,
+};
 
 fn catalog() -> FixtureCatalog {
     let config = "    config:\n      - {name: C, type: object, properties: {word: {type: string}}}";
@@ -17,49 +19,13 @@ async fn rest(broker: &BrokerProcess, method: Method, path: &str, body: Value) -
     request.send().await.unwrap().json().await.unwrap()
 }
 
-/// A client of the older era on the shared endpoint, by hand, so that its `Mcp-Session-Id` is known.
-struct ByHand {
-    url: String,
-    token: String,
-    connection: String,
-}
-
-impl ByHand {
-    async fn connect(broker: &BrokerProcess) -> Self {
-        let mut by_hand = Self { url: broker.url.clone(), token: broker.home.token(), connection: String::new() };
-        let initialize = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
-            "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "hand", "version": "1"}}});
-        let response = by_hand.send(initialize).await;
-        by_hand.connection = response.headers()["mcp-session-id"].to_str().unwrap().to_owned();
-        by_hand
-    }
-
-    async fn send(&self, body: Value) -> reqwest::Response {
-        let mut request = reqwest::Client::new()
-            .post(&self.url)
-            .bearer_auth(&self.token)
-            .header("accept", "application/json, text/event-stream")
-            .json(&body);
-        if !self.connection.is_empty() {
-            request = request.header("mcp-session-id", &self.connection);
-        }
-        request.send().await.unwrap()
-    }
-
-    async fn call(&self, tool: &str, arguments: Value) -> String {
-        let params = json!({"name": tool, "arguments": arguments});
-        let body = json!({"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": params});
-        self.send(body).await.text().await.unwrap()
-    }
-}
-
 #[tokio::test]
 async fn a_killed_broker_comes_back_with_every_session_and_leaves_no_process() {
     let home = Home::with(&catalog());
     let broker = home.serve().await;
     let word = |word: &str| json!({"name": "fixture", "config": {"word": word}});
 
-    let by_connection = ByHand::connect(&broker).await;
+    let by_connection = ByHand::connect(&broker.url, &home.token()).await;
     by_connection.call("mcp-add", word("by connection")).await;
     let made = rest(&broker, Method::POST, "/v1/sessions", json!({"servers": {"fixture": {"word": "by url"}}})).await;
     let (url, token) = (made["mcp_url"].as_str().unwrap(), made["mcp_token"].as_str());
@@ -110,7 +76,7 @@ async fn a_client_that_follows_a_resource_goes_on_hearing_of_it_after_a_restart(
     let home = Home::with(&catalog());
     let broker = home.serve().await;
     let (address, uri) = (broker.address(), "test://watched-resource");
-    let client = ByHand::connect(&broker).await;
+    let client = ByHand::connect(&broker.url, &home.token()).await;
     client.call("mcp-add", json!({"name": "fixture"})).await;
     for (uri, method) in
         [(uri, "subscribe"), ("test://static-text", "subscribe"), ("test://static-text", "unsubscribe")]

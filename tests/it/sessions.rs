@@ -7,7 +7,9 @@ use mcp_broker::{
 };
 use serde_json::{Value, json};
 
-use crate::support::{Era, FixtureCatalog, TestBroker, TestClient, broker::eventually, client::all_capabilities};
+use crate::support::{
+    Era, FixtureCatalog, TestBroker, TestClient, broker::eventually, by_hand::ByHand, client::all_capabilities,
+};
 
 async fn post(broker: &TestBroker, path: &str, token: Option<&str>, connection: Option<&str>) -> reqwest::Response {
     let body = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list"});
@@ -66,17 +68,7 @@ async fn a_token_opens_its_own_session_and_nothing_else() {
 #[tokio::test]
 async fn a_connection_is_good_only_for_whom_it_was_given_to() {
     let broker = TestBroker::start().await;
-    let initialize = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
-        "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}});
-    let response = reqwest::Client::new()
-        .post(broker.url())
-        .header("accept", "application/json, text/event-stream")
-        .bearer_auth(broker.token())
-        .json(&initialize)
-        .send()
-        .await
-        .unwrap();
-    let connection = response.headers()["mcp-session-id"].to_str().unwrap().to_owned();
+    let connection = ByHand::connect(&broker.url(), broker.token()).await.connection;
     let (_, _, token) = made(&broker, json!({})).await;
     assert_eq!(post(&broker, "/mcp", Some(broker.token()), Some(&connection)).await.status(), 200);
     assert_eq!(post(&broker, "/mcp", Some(&token), Some(&connection)).await.status(), 404);
@@ -105,26 +97,8 @@ async fn every_key_finds_its_session_after_a_restart() {
     let broker = TestBroker::with(catalog).start().await;
     let add = |word: &str| json!({"name": "fixture", "config": {"word": word}});
 
-    let initialize = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
-        "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}});
-    let raw = reqwest::Client::new();
-    let send = async |broker: &TestBroker, connection: Option<&str>, body: Value| {
-        let mut request = raw
-            .post(broker.url())
-            .header("accept", "application/json, text/event-stream")
-            .bearer_auth(broker.token())
-            .json(&body);
-        if let Some(connection) = connection {
-            request = request.header("mcp-session-id", connection);
-        }
-        let response = request.send().await.unwrap();
-        let id = response.headers().get("mcp-session-id").map(|id| id.to_str().unwrap().to_owned());
-        (id, response.text().await.unwrap())
-    };
-    let (connection, _) = send(&broker, None, initialize).await;
-    let connection = connection.unwrap();
-    let call = |name: &str, arguments: Value| json!({"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": {"name": name, "arguments": arguments}});
-    send(&broker, Some(&connection), call("mcp-add", add("by connection"))).await;
+    let by_connection = ByHand::connect(&broker.url(), broker.token()).await;
+    by_connection.call("mcp-add", add("by connection")).await;
 
     let (_, url, token) = made(&broker, json!({"servers": {"fixture": {"word": "by url"}}})).await;
     let agent = broker.connect(Era::Modern).await;
@@ -134,7 +108,7 @@ async fn every_key_finds_its_session_after_a_restart() {
 
     let broker = broker.restart().await;
     let word = json!({"names": ["WORD"]});
-    let (_, answer) = send(&broker, Some(&connection), call("fixture__env", word.clone())).await;
+    let answer = by_connection.call("fixture__env", word.clone()).await;
     assert!(answer.contains("by connection"), "{answer}");
     let by_url = TestClient::http(&url, Some(&token), Era::Legacy).await;
     assert!(by_url.server_tools().await.contains(&"fixture__env".to_owned()));
@@ -243,44 +217,6 @@ async fn a_session_whose_process_is_gone_is_ended_and_one_whose_process_is_there
     broker.stop().await;
 }
 
-/// A client of the older era that keeps no stream open, as many do.
-struct Streamless<'a> {
-    broker: &'a TestBroker,
-    connection: String,
-}
-
-impl<'a> Streamless<'a> {
-    async fn open(broker: &'a TestBroker) -> Self {
-        let mut client = Self { broker, connection: String::new() };
-        let initialize = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
-            "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}});
-        let answer = client.post(&initialize).await;
-        client.connection = answer.headers()["mcp-session-id"].to_str().unwrap().to_owned();
-        client.post(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"})).await;
-        client
-    }
-
-    async fn post(&self, message: &Value) -> reqwest::Response {
-        let mut request = reqwest::Client::new()
-            .post(self.broker.url())
-            .header("accept", "application/json, text/event-stream")
-            .bearer_auth(self.broker.token())
-            .json(message);
-        if !self.connection.is_empty() {
-            request = request.header("mcp-session-id", &self.connection);
-        }
-        let answer = request.send().await.unwrap();
-        assert!(answer.status().is_success(), "{} to {message}", answer.status());
-        answer
-    }
-
-    async fn call(&self, name: &str, arguments: Value) -> String {
-        let params = json!({"name": name, "arguments": arguments});
-        let message = json!({"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": params});
-        self.post(&message).await.text().await.unwrap()
-    }
-}
-
 #[tokio::test]
 async fn more_connections_than_are_held_in_memory_all_go_on() {
     const AWAKE: usize = 3;
@@ -288,7 +224,7 @@ async fn more_connections_than_are_held_in_memory_all_go_on() {
     let broker = TestBroker::with(fixture).limits(|limits| limits.connections_idle_max = AWAKE).start().await;
     let mut clients = Vec::new();
     for number in 0..8 {
-        let client = Streamless::open(&broker).await;
+        let client = ByHand::connect(&broker.url(), broker.token()).await;
         if number != 7 {
             client.call("mcp-add", json!({"name": "fixture"})).await;
         }

@@ -1,6 +1,7 @@
 //! What every story needs.
 
 pub mod broker;
+pub mod by_hand;
 pub mod catalog;
 pub mod client;
 pub mod disk;
