@@ -14,14 +14,6 @@ use std::{
     time::Duration,
 };
 
-use crate::{
-    endpoint::{Access, ConnectionId},
-    ids::SessionId,
-    lifecycle::Tasks,
-    session::Sessions,
-    store::{StoreError, connections::ConnectionRow, sessions::SessionKind},
-};
-use awake::{Awake, Owner, Use};
 use futures_util::{Stream, future::BoxFuture};
 use rmcp::{
     model::{ClientJsonRpcMessage, InitializeRequestParams, ServerJsonRpcMessage},
@@ -36,6 +28,15 @@ use rmcp::{
         },
     },
 };
+
+use crate::{
+    endpoint::{Access, ConnectionId},
+    ids::SessionId,
+    lifecycle::Tasks,
+    session::Sessions,
+    store::{StoreError, connections::ConnectionRow, sessions::SessionKind},
+};
+use awake::{Awake, Owner, Use};
 
 /// A connection with no open stream is put to sleep after this long.
 const ASLEEP_AFTER: Duration = Duration::from_secs(300);
@@ -222,7 +223,9 @@ impl ConnectionStore {
         let sessions = &self.connections.sessions;
         let Some(row) = sessions.connection(id).await? else { return Ok(()) };
         let initialize = Some(serde_json::to_string(&state.initialize_params)?);
+        let owner = Owner { session: row.session.clone(), principal: row.principal.clone() };
         sessions.put_connection(id, ConnectionRow { initialize, ..row }).await?;
+        self.connections.awake.is_for(id, owner);
         Ok(())
     }
 

@@ -231,17 +231,8 @@ async fn more_connections_than_are_held_in_memory_all_go_on() {
         clients.push(client);
     }
     let (_, listed) = broker.rest(Method::GET, "/v1/sessions", None).await;
-    let ids: Vec<&str> = listed["sessions"].as_array().unwrap().iter().map(|row| row["id"].as_str().unwrap()).collect();
-    assert_eq!(ids.len(), 8, "{listed}");
-    let awake = async || {
-        let mut awake = 0;
-        for id in &ids {
-            let (_, session) = broker.rest(Method::GET, &format!("/v1/sessions/{id}"), None).await;
-            awake += session["connected"].as_u64().unwrap();
-        }
-        awake
-    };
-    eventually("the rest sleeps", async || awake().await <= AWAKE as u64).await;
+    assert_eq!(listed["sessions"].as_array().unwrap().len(), 8, "{listed}");
+    eventually("the rest sleeps", async || awake(&broker).await <= AWAKE as u64).await;
 
     // A call that runs keeps its connection awake, whoever else comes.
     let slow = clients[0].call("fixture__slow", json!({"ms": 500, "steps": 2}));
@@ -263,6 +254,34 @@ async fn more_connections_than_are_held_in_memory_all_go_on() {
     for client in &clients {
         client.call("mcp-list", json!({})).await;
     }
-    eventually("they sleep again", async || awake().await <= AWAKE as u64).await;
+    eventually("they sleep again", async || awake(&broker).await <= AWAKE as u64).await;
     broker.stop().await;
+}
+
+#[tokio::test]
+async fn connections_that_are_opened_and_never_used_are_not_held_in_memory_either() {
+    const AWAKE: usize = 3;
+    let fixture = FixtureCatalog::new().server("fixture", &[], &[]);
+    let broker = TestBroker::with(fixture).limits(|limits| limits.connections_idle_max = AWAKE).start().await;
+    let mut clients = Vec::new();
+    for _ in 0..8 {
+        clients.push(ByHand::initialize(&broker.url(), broker.token()).await);
+    }
+    eventually("the rest sleeps", async || awake(&broker).await <= AWAKE as u64).await;
+    for client in &clients {
+        client.send(json!({"jsonrpc": "2.0", "method": "notifications/initialized"})).await;
+        assert!(client.call("mcp-list", json!({})).await.contains("\"result\""), "it goes on where it was");
+    }
+    broker.stop().await;
+}
+
+/// How many connections the broker holds in memory.
+async fn awake(broker: &TestBroker) -> u64 {
+    let (_, listed) = broker.rest(Method::GET, "/v1/sessions", None).await;
+    let mut awake = 0;
+    for session in listed["sessions"].as_array().unwrap() {
+        let path = format!("/v1/sessions/{}", session["id"].as_str().unwrap());
+        awake += broker.rest(Method::GET, &path, None).await.1["connected"].as_u64().unwrap();
+    }
+    awake
 }

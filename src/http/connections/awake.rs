@@ -24,7 +24,7 @@ struct Known {
     used: Instant,
     /// rmcp holds it. One that is asleep is known while a request to it is looked at.
     awake: bool,
-    /// Its client has come back to it, so that what it was opened with is in the database.
+    /// What it was opened with is in the database.
     kept: bool,
     /// Its place among those that nobody uses.
     idle: Option<u64>,
@@ -94,9 +94,24 @@ impl Awake {
 
     /// Notes whose a connection is, as the database says.
     pub(super) fn is_for(&self, id: &str, owner: Owner) {
-        if let Some(known) = self.lock().known.get_mut(id) {
-            known.owner = Some(owner);
-            known.kept = true;
+        let mut book = self.lock();
+        let Some(known) = book.known.get_mut(id) else { return };
+        known.owner = Some(owner);
+        known.kept = true;
+        if known.awake && known.uses == 0 && known.idle.is_none() {
+            self.rests(&mut book, id);
+        }
+    }
+
+    /// Gives a connection that nobody uses its place among those.
+    fn rests(&self, book: &mut Book, id: &str) {
+        let Some((id, _)) = book.known.get_key_value(id) else { return };
+        let (id, turn) = (id.clone(), book.turns + 1);
+        book.turns = turn;
+        book.known.entry(id.clone()).and_modify(|known| known.idle = Some(turn));
+        book.idle.insert(turn, id);
+        if book.idle.len() > self.idle_max {
+            self.crowded.notify_one();
         }
     }
 
@@ -106,18 +121,25 @@ impl Awake {
     }
 
     /// Takes out who is to be put to sleep: who was not used for `idle_for`, and the longest unused of too many. Whoever
-    /// has the answer ends them, before a request can find that they are gone.
+    /// has the answer takes them from rmcp too, before a request can find that they are gone, and ends them then.
     pub(super) fn take_sleepers(&self, idle_for: Duration) -> Vec<Arc<str>> {
         let mut book = self.lock();
-        let mut sleepers = Vec::new();
-        while let Some(id) = book.idle.first_key_value().map(|(_, id)| id.clone()) {
-            let long = book.known.get(&id).is_none_or(|known| known.used.elapsed() > idle_for);
-            if !long && book.idle.len() <= self.idle_max {
+        // Those that could not be kept cannot come back, so that they are given the whole time.
+        let unkept = |known: &Known| known.awake && !known.kept && known.uses == 0 && known.used.elapsed() > idle_for;
+        let unkept = book.known.iter().filter(|(_, known)| unkept(known));
+        let mut sleepers: Vec<Arc<str>> = unkept.map(|(id, _)| id.clone()).collect();
+        let mut crowd = book.idle.len();
+        for id in book.idle.values() {
+            let long = book.known.get(id).is_none_or(|known| known.used.elapsed() > idle_for);
+            if !long && crowd <= self.idle_max {
                 break;
             }
-            book.forget(&id);
+            crowd -= 1;
+            sleepers.push(id.clone());
+        }
+        for id in &sleepers {
+            book.forget(id);
             *book.ends_to_come.entry(id.clone()).or_default() += 1;
-            sleepers.push(id);
         }
         sleepers
     }
@@ -165,12 +187,7 @@ impl Drop for Use {
         if !known.awake {
             book.forget(&self.id);
         } else if known.kept {
-            book.turns += 1;
-            known.idle = Some(book.turns);
-            book.idle.insert(book.turns, self.id.clone());
-            if book.idle.len() > self.awake.idle_max {
-                self.awake.crowded.notify_one();
-            }
+            self.awake.rests(book, &self.id);
         }
     }
 }

@@ -11,12 +11,18 @@ pub struct ByHand {
 impl ByHand {
     /// Shakes hands with the MCP endpoint at `url`.
     pub async fn connect(url: &str, token: &str) -> Self {
+        let client = Self::initialize(url, token).await;
+        client.send(json!({"jsonrpc": "2.0", "method": "notifications/initialized"})).await;
+        client
+    }
+
+    /// Begins to, and says no more.
+    pub async fn initialize(url: &str, token: &str) -> Self {
         let mut client = Self { url: url.to_owned(), token: token.to_owned(), connection: String::new() };
         let initialize = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
             "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "hand", "version": "1"}}});
         let response = client.send(initialize).await;
         client.connection = response.headers()["mcp-session-id"].to_str().unwrap().to_owned();
-        client.send(json!({"jsonrpc": "2.0", "method": "notifications/initialized"})).await;
         client
     }
 
