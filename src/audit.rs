@@ -30,6 +30,9 @@ pub use checkpoint::{Checkpoint, CheckpointError, Signer};
 pub use redact::{Bounds, without_secrets};
 pub use retention::{Retention, tend};
 
+/// What is kept of a name, which may be whatever a caller asked for.
+const NAMES: Bounds = Bounds { bytes_max: 8 << 10 };
+
 /// What kind of thing a record is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -224,10 +227,10 @@ impl Audit {
             parent: subject.parent,
             session: subject.session.cloned(),
             principal: subject.principal.to_string(),
-            client: subject.client.map(str::to_owned),
+            client: subject.client.map(|client| NAMES.cut(client)),
             kind: subject.kind.word().into(),
             server: subject.server.map(ToString::to_string),
-            name: subject.name.to_owned(),
+            name: NAMES.cut(&self.redactor.redact(subject.name)),
             arguments: text,
             arguments_bytes: bytes,
             arguments_hash: hash,

@@ -49,9 +49,9 @@ impl Tail {
 
     /// Keeps a line without the secrets that are known now, unless it is blank.
     pub(crate) fn line(&self, line: &str) {
-        // As it was written, since cutting it would leave a part of a value; and again, since one may be coloured within.
+        // As it was written, and again, since a value may be coloured within. Cut last: that would leave a part of one.
         let line = printable(&self.redactor.redact(line));
-        let line = self.redactor.redact(&line).into_owned();
+        let line = cut(self.redactor.redact(&line).into_owned());
         let is_blank = line.trim().is_empty();
         if let Some(sink) = self.sink.as_ref().filter(|_| !is_blank) {
             sink.line(&line);
@@ -96,14 +96,18 @@ impl Tail {
     }
 }
 
+fn cut(mut line: String) -> String {
+    if line.len() > LINE_BYTES_MAX {
+        line.truncate(line.floor_char_boundary(LINE_BYTES_MAX));
+        line.push('…');
+    }
+    line
+}
+
 fn printable(line: &str) -> String {
-    let mut kept = String::with_capacity(line.len().min(LINE_BYTES_MAX));
+    let mut kept = String::with_capacity(line.len());
     let mut escape = false;
     for character in line.trim_end().chars() {
-        if kept.len() >= LINE_BYTES_MAX {
-            kept.push('…');
-            break;
-        }
         match character {
             '\u{1b}' => escape = true,
             'm' | 'K' if escape => escape = false,
@@ -155,11 +159,13 @@ mod tests {
         let tail = Tail::new(10_000, redactor.clone()).told_to(logs.of(None, &"loud".parse().unwrap()));
         tail.line("key hunter2-hunter2");
         tail.line("key hunter2-\u{1b}[1mhunter2");
-        tail.line(&format!("{}hunter2-hunter2", "x".repeat(LINE_BYTES_MAX - 7)));
+        for value in ["hunter2-hunter2", "hunter2-\u{1b}[1mhunter2"] {
+            tail.line(&format!("{}{value}", "x".repeat(LINE_BYTES_MAX - 7)));
+        }
         redactor.replace(Vec::new());
         let shown: Vec<String> =
             logs.lines(&Wanted { lines_max: 10, ..Wanted::default() }).into_iter().map(|line| line.text).collect();
-        assert_eq!(shown.len(), 3);
+        assert_eq!(shown.len(), 4);
         for text in [shown.join("\n"), tail.last(10)] {
             assert_eq!(text.matches("key [redacted]").count(), 2, "{text}");
             assert!(!text.contains("hunter2"), "{text}");

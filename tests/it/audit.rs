@@ -78,7 +78,16 @@ async fn no_filter_is_syntax_of_anything() {
             assert!(found(&broker, &format!("{filter}={value}")).await.is_empty(), "{filter}={hostile}");
         }
     }
-    for wrong in ["status=odd", "kind=odd", "since=yesterday", "cursor=7", "colour=red", "limit=many", "by=moon"] {
+    for wrong in [
+        "status=odd",
+        "kind=odd",
+        "since=yesterday",
+        "cursor=7",
+        "cursor=words.7",
+        "colour=red",
+        "limit=many",
+        "by=moon",
+    ] {
         let (status, answer) = broker.rest(Method::GET, &format!("/v1/audit?{wrong}"), None).await;
         assert_eq!(status, 400, "{wrong}: {answer}");
         assert!(answer["error"]["message"].as_str().is_some_and(|message| message.len() > 10), "{answer}");

@@ -144,6 +144,25 @@ async fn ten_megabytes_of_arguments_are_called_with_and_kept_as_a_part_and_a_has
 }
 
 #[tokio::test]
+async fn a_log_of_large_events_is_verified_a_few_at_a_time() {
+    let fixture = FixtureCatalog::new().server("fixture", &[], &[]);
+    let limits = |limits: &mut mcp_broker::config::Limits| limits.audit_arguments_bytes_max = 4 << 20;
+    let broker = TestBroker::with(fixture).limits(limits).start().await;
+    let client = broker.connect(Era::Legacy).await;
+    client.add("fixture").await;
+    for _ in 0..8 {
+        client.ok("fixture__slow", json!({"ms": 1, "steps": 1, "text": "mega".repeat(3 << 18)})).await;
+    }
+    let refused = client.call(&"name".repeat(3 << 18), json!({})).await;
+    assert!(!refused.is_ok());
+    let (_, found) = broker.rest(Method::GET, "/v1/audit?limit=1", None).await;
+    assert!(found["records"][0]["name"].as_str().unwrap().len() < 9000, "a name is kept as a part");
+    let (status, verified) = broker.rest(Method::GET, "/v1/audit/verify", None).await;
+    assert_eq!((status, &verified["intact"]), (200, &json!(true)), "{verified}");
+    broker.stop().await;
+}
+
+#[tokio::test]
 async fn questions_over_everything_are_answered_while_everything_is_written() {
     const WRITERS: usize = 8;
     const CALLS: usize = 60;

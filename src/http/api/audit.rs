@@ -119,6 +119,12 @@ async fn records(State(state): State<ApiState>, parameters: Result<Query<Paramet
         let last = records.last().and_then(|record| record.closed_seq).unwrap_or(after);
         return Ok(Json(json!({"records": records, "last_seq": last, "end": end})));
     }
+    if parameters.cursor.is_some_and(|cursor| !cursor.is_of(&query)) {
+        return Err(ApiError::new(
+            StatusCode::BAD_REQUEST,
+            "`cursor` goes on with the query it came from: give `grep` too",
+        ));
+    }
     let page = store.audit_records(&query, parameters.cursor, limit).await?;
     let mut answer = json!({"records": page.records, "next_cursor": page.next.map(|cursor| cursor.to_string())});
     if parameters.tree {

@@ -150,3 +150,51 @@ impl Digest {
         self.0.update(bytes);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use data_encoding::HEXLOWER;
+
+    use super::*;
+    use crate::store::timestamp;
+
+    /// Computed by another program, from what `of_values` says: logs that were written with these are verified with them.
+    #[test]
+    fn what_was_written_once_has_the_same_hash_for_ever() {
+        let record = CallId::from_bytes(&std::array::from_fn::<u8, 16, _>(|byte| u8::try_from(byte).unwrap())).unwrap();
+        let begun = 1_700_000_000_000_001;
+        let opened = |trace: Option<&str>| {
+            Event::Opened(Opened {
+                record,
+                at: timestamp(begun),
+                parent: None,
+                session: Some("0123456789abcdefghijklmnopqrstuv".parse().unwrap()),
+                principal: "operator".to_owned(),
+                client: Some("client 1".to_owned()),
+                kind: "tool".into(),
+                server: Some("server".to_owned()),
+                name: "name".to_owned(),
+                arguments: Some("{}".to_owned()),
+                arguments_bytes: 2,
+                arguments_hash: Some([7; 32]),
+                trace: trace.map(str::to_owned),
+            })
+        };
+        let first = of_event(&[0; 32], 1, &opened(None));
+        assert_eq!(HEXLOWER.encode(&first), "61e0ce566e30dc3f3b8ccdb8b3fb92d8168aacbf9d5e426e4b7376f35dbff7bb");
+        let traced = of_event(&[0; 32], 1, &opened(Some("trace")));
+        assert_eq!(HEXLOWER.encode(&traced), "f8cfe70893787df823ebea7ebb6e30b3e128052e1864006acdea0d8c1fc0228f");
+        let closed = Event::Closed(Closed {
+            record,
+            at: timestamp(begun + 5),
+            duration_micros: 5,
+            status: "success".into(),
+            error: None,
+            result: Some("[]".to_owned()),
+            result_bytes: 2,
+            result_hash: None,
+        });
+        let second = of_event(&first, 2, &closed);
+        assert_eq!(HEXLOWER.encode(&second), "7373a86904793801d02b6bba212c2af04d13e33f378982a8c4bcecc8763f55c6");
+    }
+}

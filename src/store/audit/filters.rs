@@ -137,8 +137,9 @@ impl Store {
         let indexed: Vec<_> = prepared.filters.iter().filter_map(|filter| Some((filter, filter.index()?))).collect();
         match indexed.as_slice() {
             [] => return Ok(rest),
-            // SQLite reads this one in order of time by itself.
-            [(filter, _)] if rest == Lead::Time && !matches!(filter, Filter::SlowerThan(_)) => return Ok(rest),
+            // In the index of one value its records are in order of time, and SQLite goes by it by itself.
+            [(Filter::Equal(..), _)] if rest == Lead::Time => return Ok(rest),
+            [(Filter::Clients(clients), _)] if rest == Lead::Time && clients.len() == 1 => return Ok(rest),
             _ => {}
         }
         let (mut lead, mut fewest) = (rest, RARE);

@@ -72,6 +72,14 @@ pub struct Cursor {
     seq: i64,
 }
 
+impl Cursor {
+    /// Whether a page of `query` can have ended there.
+    #[must_use]
+    pub fn is_of(&self, query: &Query) -> bool {
+        self.at.is_some() || query.grep.is_some()
+    }
+}
+
 impl fmt::Display for Cursor {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.at {

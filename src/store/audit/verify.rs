@@ -1,7 +1,7 @@
 //! Walking the chain again.
 //!
 //! There are millions of events, and what it takes to hand a row from SQLite's thread to ours, and each of its columns, is
-//! more than its hash takes. So some hundred events are read as one row of two values: all their numbers and the lengths of
+//! more than its hash takes. So a thousand events are read as one row of two values: all their numbers and the lengths of
 //! their texts, and all their texts one after the other.
 
 use std::{str::SplitAsciiWhitespace, sync::LazyLock};
@@ -20,6 +20,9 @@ use crate::store::{StoreError, corrupt};
 /// Events that are read while those before them are checked: enough that neither often waits for the other.
 const EVENTS: i64 = 1024;
 
+/// Of larger events fewer are read at once: SQLite has a bound for one value, and memory has one too.
+const BYTES_MAX: i64 = 8 << 20;
+
 /// What stands for the length of a value that is absent.
 const ABSENT: i64 = -1;
 
@@ -28,6 +31,8 @@ const CUT_KIND: &str = "audit";
 
 static READ_OPENED: LazyLock<String> = LazyLock::new(|| statement(&OPENED));
 static READ_CLOSED: LazyLock<String> = LazyLock::new(|| statement(&CLOSED));
+static MEASURE: LazyLock<String> =
+    LazyLock::new(|| format!("SELECT ({}) + ({}) AS bytes", measure(&OPENED), measure(&CLOSED)));
 
 /// Reads some events as their numbers, each event's own first, and their bytes, each event's hash first.
 fn statement(layout: &Layout) -> String {
@@ -46,6 +51,13 @@ fn statement(layout: &Layout) -> String {
         texts.join(", "),
         layout.table,
     )
+}
+
+/// Adds up the bytes of some events, without reading them.
+fn measure(layout: &Layout) -> String {
+    let texts = layout.columns.iter().filter(|(_, shape)| *shape != Shape::Integer);
+    let lengths: Vec<String> = texts.map(|(column, _)| format!("coalesce(octet_length({column}), 0)")).collect();
+    format!("SELECT coalesce(sum({}), 0) FROM {} WHERE seq > ?1 AND seq <= ?2", lengths.join(" + "), layout.table)
 }
 
 /// An event as it was read.
@@ -122,15 +134,13 @@ pub(super) async fn run(
 ) -> Result<Verification, StoreError> {
     let mut walk = Walk::from(begin, checkpoint);
     let mut next = Part::read(readers, begin.0, end).await?;
-    let mut after = begin.0 + EVENTS;
-    while after < end {
-        let (read, broken) =
-            tokio::join!(biased; Part::read(readers, after, end), std::future::ready(()).map(|()| walk.along(&next)));
+    while next.last < end {
+        let read = Part::read(readers, next.last, end);
+        let (read, broken) = tokio::join!(biased; read, std::future::ready(()).map(|()| walk.along(&next)));
         if let Some(broken) = broken? {
             return Ok(broken);
         }
         next = read?;
-        after += EVENTS;
     }
     Ok(match walk.along(&next)? {
         Some(broken) => broken,
@@ -142,14 +152,19 @@ pub(super) async fn run(
 struct Part {
     opened: SqliteRow,
     closed: SqliteRow,
+    /// The number of the last one.
+    last: i64,
 }
 
 impl Part {
     async fn read(readers: &SqlitePool, after: i64, end: i64) -> Result<Self, StoreError> {
-        let last = end.min(after + EVENTS);
-        let row = |statement: &'static str| sqlx::query(statement).bind(after).bind(last).fetch_one(readers);
-        let (opened, closed) = tokio::try_join!(row(&READ_OPENED), row(&READ_CLOSED))?;
-        Ok(Self { opened, closed })
+        let mut last = end.min(after + EVENTS);
+        let row = |statement: &'static str, last: i64| sqlx::query(statement).bind(after).bind(last).fetch_one(readers);
+        while last > after + 1 && row(&MEASURE, last).await?.try_get::<i64, _>("bytes")? > BYTES_MAX {
+            last = i64::midpoint(after, last);
+        }
+        let (opened, closed) = tokio::try_join!(row(&READ_OPENED, last), row(&READ_CLOSED, last))?;
+        Ok(Self { opened, closed, last })
     }
 }
 
