@@ -138,6 +138,7 @@ impl App {
             clock.clone(),
             limits.clone(),
             everybody.servers.clone(),
+            tasks.clone(),
         ));
         let tools = Tools::new(Parts {
             catalog: catalog.clone(),

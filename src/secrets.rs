@@ -9,7 +9,7 @@ mod key;
 mod redactor;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     fmt,
     path::Path,
     sync::{PoisonError, RwLock},
@@ -82,13 +82,45 @@ impl Scope {
     }
 }
 
+/// Values that were replaced or taken back and are kept out of texts still: servers that were started with them may run.
+const FORMER_MAX: usize = 64;
+
+/// Values in the clear, in memory only.
+#[derive(Default)]
+struct Opened {
+    values: BTreeMap<(Scope, String), SecretValue>,
+    /// The oldest first.
+    former: VecDeque<SecretValue>,
+}
+
+impl Opened {
+    fn put(&mut self, scope: Scope, name: String, value: SecretValue) {
+        let former = self.values.insert((scope, name), value.clone());
+        self.retire(former.filter(|former| *former != value));
+    }
+
+    fn remove(&mut self, scope: Scope, name: &str) -> bool {
+        let former = self.values.remove(&(scope, name.to_owned()));
+        let was_there = former.is_some();
+        self.retire(former);
+        was_there
+    }
+
+    fn retire(&mut self, former: Option<SecretValue>) {
+        self.former.extend(former);
+        while self.former.len() > FORMER_MAX {
+            self.former.pop_front();
+        }
+    }
+}
+
 /// Every secret of the data folder.
 pub struct Secrets {
     store: Store,
     clock: SharedClock,
     key: Key,
     cipher: XChaCha20Poly1305,
-    opened: RwLock<BTreeMap<(Scope, String), SecretValue>>,
+    opened: RwLock<Opened>,
     redactor: Redactor,
 }
 
@@ -128,16 +160,16 @@ impl Secrets {
     pub async fn open(folder: &Path, store: Store, clock: SharedClock) -> Result<Self, OpenSecretsError> {
         let key = key::load(folder)?;
         let cipher = XChaCha20Poly1305::new(&(*key).into());
-        let mut opened = BTreeMap::new();
+        let mut opened = Opened::default();
         for sealed in store.secrets().await? {
             let value =
                 unseal(&cipher, &sealed).ok_or_else(|| OpenSecretsError::WrongKey { name: sealed.name.clone() })?;
             if let Some(scope) = Scope::from_column(&sealed.scope) {
-                opened.insert((scope, sealed.name), value);
+                opened.values.insert((scope, sealed.name), value);
             }
         }
         let secrets = Self { store, clock, key, cipher, opened: RwLock::new(opened), redactor: Redactor::default() };
-        secrets.refresh_redactor();
+        secrets.change(|_| ());
         Ok(secrets)
     }
 
@@ -149,9 +181,7 @@ impl Secrets {
     pub async fn set(&self, scope: Scope, name: &str, value: SecretValue) -> Result<(), SetSecretError> {
         let sealed = self.sealed(&scope, name, &value)?;
         self.store.put_secret(sealed, self.clock.now()).await?;
-        let name = name.to_owned();
-        self.opened.write().unwrap_or_else(PoisonError::into_inner).insert((scope, name), value);
-        self.refresh_redactor();
+        self.change(|opened| opened.put(scope, name.to_owned(), value));
         Ok(())
     }
 
@@ -181,19 +211,19 @@ impl Secrets {
 
     /// Takes over what has been committed for one scope: values that were kept, and names that were forgotten.
     pub(crate) fn take_over(&self, scope: &Scope, kept: Vec<(String, SecretValue)>, forgotten: &[String]) {
-        let mut opened = self.opened.write().unwrap_or_else(PoisonError::into_inner);
-        opened.retain(|(owner, name), _| owner != scope || !forgotten.contains(name));
-        opened.extend(kept.into_iter().map(|(name, value)| ((scope.clone(), name), value)));
-        drop(opened);
-        self.refresh_redactor();
+        self.change(|opened| {
+            for name in forgotten {
+                opened.remove(scope.clone(), name);
+            }
+            for (name, value) in kept {
+                opened.put(scope.clone(), name, value);
+            }
+        });
     }
 
     /// Holds a secret of the operator's for as long as the broker runs. It is not kept.
     pub fn hold(&self, name: &str, value: SecretValue) {
-        let mut opened = self.opened.write().unwrap_or_else(PoisonError::into_inner);
-        opened.insert((Scope::EverySession, name.to_owned()), value);
-        drop(opened);
-        self.refresh_redactor();
+        self.change(|opened| opened.put(Scope::EverySession, name.to_owned(), value));
     }
 
     /// Forgets a secret; says whether there was one.
@@ -203,16 +233,13 @@ impl Secrets {
     /// When it could not be committed.
     pub async fn remove(&self, scope: Scope, name: &str) -> Result<bool, StoreError> {
         self.store.delete_secret(&scope.column(), name).await?;
-        let removed = self.opened.write().unwrap_or_else(PoisonError::into_inner).remove(&(scope, name.to_owned()));
-        self.refresh_redactor();
-        Ok(removed.is_some())
+        Ok(self.change(|opened| opened.remove(scope, name)))
     }
 
-    /// Forgets what a session that has ended kept; the rows went with the session.
+    /// Forgets what a session that has ended kept, when nothing runs for it any more; the rows went with the session.
     pub fn forget_session(&self, session: &SessionId) {
         let scope = Scope::Session(session.clone());
-        self.opened.write().unwrap_or_else(PoisonError::into_inner).retain(|(owner, _), _| *owner != scope);
-        self.refresh_redactor();
+        self.change(|opened| opened.values.retain(|(owner, _), _| *owner != scope));
     }
 
     /// The value a session sees under `name`: its own, else the operator's.
@@ -220,8 +247,8 @@ impl Secrets {
     pub fn get(&self, session: Option<&SessionId>, name: &str) -> Option<SecretValue> {
         let opened = self.opened.read().unwrap_or_else(PoisonError::into_inner);
         session
-            .and_then(|session| opened.get(&(Scope::Session(session.clone()), name.to_owned())))
-            .or_else(|| opened.get(&(Scope::EverySession, name.to_owned())))
+            .and_then(|session| opened.values.get(&(Scope::Session(session.clone()), name.to_owned())))
+            .or_else(|| opened.values.get(&(Scope::EverySession, name.to_owned())))
             .cloned()
     }
 
@@ -229,7 +256,7 @@ impl Secrets {
     #[must_use]
     pub fn names(&self) -> Vec<String> {
         let opened = self.opened.read().unwrap_or_else(PoisonError::into_inner);
-        opened.keys().filter(|(scope, _)| *scope == Scope::EverySession).map(|(_, name)| name.clone()).collect()
+        opened.values.keys().filter(|(scope, _)| *scope == Scope::EverySession).map(|(_, name)| name.clone()).collect()
     }
 
     /// The names of the secrets that a session has for itself.
@@ -237,7 +264,7 @@ impl Secrets {
     pub fn names_of(&self, session: &SessionId) -> Vec<String> {
         let scope = Scope::Session(session.clone());
         let opened = self.opened.read().unwrap_or_else(PoisonError::into_inner);
-        opened.keys().filter(|(owner, _)| *owner == scope).map(|(_, name)| name.clone()).collect()
+        opened.values.keys().filter(|(owner, _)| *owner == scope).map(|(_, name)| name.clone()).collect()
     }
 
     /// What takes secret values out of text.
@@ -256,9 +283,12 @@ impl Secrets {
         digest.finalize().into()
     }
 
-    fn refresh_redactor(&self) {
-        let opened = self.opened.read().unwrap_or_else(PoisonError::into_inner);
-        self.redactor.replace(opened.values().cloned().collect());
+    /// Changes what is known, and with it what is kept out of texts.
+    fn change<T>(&self, change: impl FnOnce(&mut Opened) -> T) -> T {
+        let mut opened = self.opened.write().unwrap_or_else(PoisonError::into_inner);
+        let outcome = change(&mut opened);
+        self.redactor.replace(opened.values.values().chain(&opened.former).cloned().collect());
+        outcome
     }
 
     fn seal(&self, scope: &Scope, name: &str, value: &SecretValue) -> SealedSecret {
@@ -320,6 +350,22 @@ mod tests {
         assert_eq!(secrets.get(Some(&other), "key").unwrap().reveal(), "operator");
         secrets.forget_session(&mine);
         assert_eq!(secrets.get(Some(&mine), "key").unwrap().reveal(), "operator");
+    }
+
+    #[tokio::test]
+    async fn what_a_server_may_still_have_is_kept_out_of_texts() {
+        let folder = tempfile::tempdir().unwrap();
+        let secrets = open(folder.path()).await.unwrap();
+        let redacted = |text: &str| secrets.redactor().redact(text).into_owned();
+        secrets.set(Scope::EverySession, "key", "first-value".to_owned().into()).await.unwrap();
+        secrets.set(Scope::EverySession, "key", "second-value".to_owned().into()).await.unwrap();
+        assert_eq!(redacted("first-value second-value"), "[redacted] [redacted]");
+        assert!(secrets.remove(Scope::EverySession, "key").await.unwrap());
+        assert_eq!(redacted("first-value second-value"), "[redacted] [redacted]");
+        for number in 0..FORMER_MAX {
+            secrets.hold("other", format!("other-value-{number}").into());
+        }
+        assert_eq!(redacted("first-value second-value"), "first-value [redacted]", "no more of them than that");
     }
 
     #[tokio::test]

@@ -18,6 +18,7 @@ pub(super) fn session_error(error: SessionsError) -> ErrorData {
         | SessionsError::InvalidLabel
         | SessionsError::InvalidTtl { .. }
         | SessionsError::Ended => ErrorData::new(ErrorCode::INVALID_REQUEST, error.to_string(), None),
+        SessionsError::Unfinished => ErrorData::internal_error(error.to_string(), None),
         SessionsError::Store(error) => unavailable(error),
         SessionsError::Audit(error) => {
             tracing::error!(error = %crate::supervisor::upstream::chain(&error), "the audit log cannot be written");

@@ -171,7 +171,9 @@ impl From<SessionsError> for ApiError {
                 StatusCode::BAD_REQUEST
             }
             SessionsError::Ended => return Self::no_session(),
-            SessionsError::Store(_) | SessionsError::Audit(_) => StatusCode::SERVICE_UNAVAILABLE,
+            SessionsError::Store(_) | SessionsError::Audit(_) | SessionsError::Unfinished => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
         };
         Self::new(status, chain(&error))
     }

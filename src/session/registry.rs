@@ -3,6 +3,7 @@
 //! Changes are committed first and take effect in memory after. A session that nobody uses is dropped from memory and read
 //! again when somebody does; one that was not used for long enough has ended.
 
+mod changes;
 mod compose;
 mod connections;
 mod ends;
@@ -22,6 +23,7 @@ use crate::{
     clock::SharedClock,
     config::Limits,
     ids::{Principal, ServerName, SessionId, TokenHash},
+    lifecycle::Tasks,
     secrets::Secrets,
     store::{
         Store, StoreError,
@@ -47,6 +49,8 @@ pub enum SessionsError {
     InvalidTtl { max: u64 },
     #[error("the session has ended")]
     Ended,
+    #[error("the broker stopped, or failed, while it did this")]
+    Unfinished,
     #[error("could not read or write the sessions")]
     Store(#[from] StoreError),
     #[error(transparent)]
@@ -64,12 +68,14 @@ pub struct Sessions {
     clock: SharedClock,
     limits: Limits,
     fixed: Vec<FixedServer>,
+    tasks: Tasks,
     /// Told when a session ends sooner than was known.
     ends_sooner: Arc<Notify>,
 }
 
 impl Sessions {
     #[must_use]
+    #[expect(clippy::too_many_arguments, reason = "what it holds is given once, where the broker is put together")]
     pub fn new(
         store: Store,
         audit: Audit,
@@ -78,10 +84,11 @@ impl Sessions {
         clock: SharedClock,
         limits: Limits,
         fixed: Vec<FixedServer>,
+        tasks: Tasks,
     ) -> Self {
         let loading = tokio::sync::Mutex::default();
         let (live, ends_sooner) = (Mutex::default(), Arc::default());
-        Self { live, loading, store, audit, secrets, supervisor, clock, limits, fixed, ends_sooner }
+        Self { live, loading, store, audit, secrets, supervisor, clock, limits, fixed, tasks, ends_sooner }
     }
 
     /// Makes a session.
@@ -198,25 +205,6 @@ impl Sessions {
     pub fn waiting_for(&self, hash: &str) -> Vec<Arc<Session>> {
         let waits = |session: &&Arc<Session>| session.offer().is_some_and(|offer| offer.hash == hash);
         self.lock().values().filter(waits).cloned().collect()
-    }
-
-    /// The session of that name, made if there is none.
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::create`].
-    pub async fn named(&self, name: &str, principal: Principal) -> Result<Arc<Session>, SessionsError> {
-        let _one_at_a_time = self.loading.lock().await;
-        if let Some(id) = self.store.session_named(name).await?
-            && let Some(session) = self.load(&id).await?
-        {
-            if !session.is_over(self.clock.now()) {
-                return Ok(session);
-            }
-            self.end_this(&session, "expired").await?;
-        }
-        let named = NewSession { name: Some(name.to_owned()), ..NewSession::of(SessionKind::Named, principal) };
-        self.create_locked(named).await
     }
 
     /// The session that holds the operator's servers for a principal, if it is in memory.
@@ -352,70 +340,6 @@ impl Sessions {
     ) -> Result<(), StoreError> {
         self.store.put_session_config(session.id(), server, config.clone(), self.clock.now()).await?;
         session.put_config(server, config);
-        Ok(())
-    }
-
-    /// Ends a session: its servers stop, its clients are told, its history stays. Says whether there was one.
-    ///
-    /// # Errors
-    ///
-    /// When it could not be committed: then it has not ended.
-    pub async fn end(&self, id: &SessionId, reason: &'static str) -> Result<bool, SessionsError> {
-        let session = match self.in_memory(id) {
-            Some(session) => session,
-            None => {
-                let _one_at_a_time = self.loading.lock().await;
-                let Some(session) = self.load(id).await? else { return Ok(false) };
-                session
-            }
-        };
-        self.end_this(&session, reason).await?;
-        Ok(true)
-    }
-
-    /// Ends a session that was found, also while `loading` is held.
-    async fn end_this(&self, session: &Session, reason: &'static str) -> Result<(), SessionsError> {
-        let id = session.id();
-        self.audit.note(&subject(id, session.principal(), reason), Status::Success, None).await?;
-        self.store.end_session(id, reason, self.clock.now()).await?;
-        self.lock().remove(id);
-        self.secrets.forget_session(id);
-        session.close();
-        self.supervisor.end_session(id).await;
-        Ok(())
-    }
-
-    /// Gives a session a name, in place of the one it may have.
-    ///
-    /// # Errors
-    ///
-    /// When the name cannot be used or is taken, the session has ended, or it could not be committed.
-    pub async fn rename(&self, session: &Session, name: String) -> Result<(), SessionsError> {
-        let _one_at_a_time = self.loading.lock().await;
-        if session.name().as_ref() == Some(&name) {
-            return Ok(());
-        }
-        self.check_name(&name).await?;
-        let what = format!("rename to {name}");
-        self.audit.note(&subject(session.id(), session.principal(), &what), Status::Success, None).await?;
-        if !self.store.rename_session(session.id(), name.clone()).await? {
-            return Err(SessionsError::Ended);
-        }
-        session.put_name(name);
-        Ok(())
-    }
-
-    /// Gives a session a new bearer token; the one it had opens it no more.
-    ///
-    /// # Errors
-    ///
-    /// When it has ended, or it could not be committed.
-    pub async fn give_token(&self, session: &Session, token: TokenHash) -> Result<(), SessionsError> {
-        self.audit.note(&subject(session.id(), session.principal(), "resume"), Status::Success, None).await?;
-        if !self.store.set_session_token(session.id(), token).await? {
-            return Err(SessionsError::Ended);
-        }
-        session.put_token(token);
         Ok(())
     }
 

@@ -26,7 +26,7 @@ impl Sessions {
     /// # Errors
     ///
     /// When the database cannot be read or written.
-    pub async fn end_orphans(&self) -> Result<usize, SessionsError> {
+    pub async fn end_orphans(self: &Arc<Self>) -> Result<usize, SessionsError> {
         let rows = self.store.live_sessions().await?;
         let mut ended = 0;
         let is_gone = |row: &SessionRow| row.kind == SessionKind::Process && self.in_memory(&row.id).is_none();
@@ -73,7 +73,7 @@ impl Sessions {
     /// # Errors
     ///
     /// When the database cannot be read or written.
-    pub async fn sweep(&self) -> Result<(), SessionsError> {
+    pub async fn sweep(self: &Arc<Self>) -> Result<(), SessionsError> {
         self.flush().await?;
         let now = self.clock.now();
         let idle = |since: crate::clock::Timestamp, limit: Duration| {
