@@ -174,6 +174,19 @@ impl Tools {
         self.context.find_tool(session, caller, name).await
     }
 
+    /// A tool of the broker's own, or a script, as [`Named::Own`] has it; none of those that are never listed. Starts servers
+    /// only for what a script's declarations need.
+    pub async fn own_tool(&self, session: &Arc<Session>, caller: &Caller, name: &str) -> Option<Tool> {
+        if let Some(tool) = ManagementTool::named(name) {
+            return Some(tool.definition(false));
+        }
+        let script = name.strip_prefix(code_mode::PREFIX)?;
+        let servers = session.code_tools().remove(script)?;
+        let is_known = |server| session.server(server).is_none_or(|added| added.surface.is_some());
+        let menu = self.context.menu_with(session, caller, |_| servers.iter().all(is_known)).await;
+        Some(code_mode::definition(&self.context, &menu, script, &servers).await)
+    }
+
     /// What a server's tool is called by in a session, if the server is on and has it. Starts the server if need be.
     pub async fn exposed(&self, session: &Arc<Session>, caller: &Caller, server: &str, tool: &str) -> Option<String> {
         let is_it = |known: &MenuTool| known.server.as_str() == server && known.tool.name == tool;
@@ -194,7 +207,8 @@ impl Context {
 
     pub(super) async fn find_tool(self: &Arc<Self>, session: &Arc<Session>, caller: &Caller, name: &str) -> Named {
         // First, so that a server's tool of such a name is never taken for it.
-        if ManagementTool::named(name).is_some() || self.route_script(session, name, None).is_some() {
+        let is_own = ManagementTool::named(name).is_some_and(|tool| self.offers(tool));
+        if is_own || self.route_script(session, name, None).is_some() {
             return Named::Own;
         }
         let menu = self.menu_with(session, caller, |menu| !matches!(menu.find_tool(name), Found::Nothing)).await;

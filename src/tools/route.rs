@@ -102,7 +102,7 @@ impl Context {
     }
 
     /// Whether agents have this tool now.
-    fn offers(&self, tool: ManagementTool) -> bool {
+    pub(super) fn offers(&self, tool: ManagementTool) -> bool {
         let code = tool != ManagementTool::CodeMode || self.features.enabled(Feature::CodeMode);
         code && self.features.enabled(Feature::DynamicTools)
     }

@@ -73,13 +73,15 @@ async fn a_call_starts_the_server_of_its_tool_and_no_other() {
         shown["servers"][0]["state"] == "ready"
     })
     .await;
-    let broker = broker.restart().await;
     let tools = format!("{session}/tools");
+    let script = json!({"name": "code-mode", "arguments": {"name": "mine", "servers": ["fixture"]}});
+    assert_eq!(broker.rest(Method::POST, &tools, Some(script)).await.0, 200);
+    let broker = broker.restart().await;
     let running = async || {
         let (_, status) = broker.rest(Method::GET, "/v1/status", None).await;
         status["running"].as_array().unwrap().iter().map(|row| row["server"].clone()).collect::<Vec<_>>()
     };
-    for (name, found) in [("echo", "fixture__echo"), ("mcp-add", "mcp-add")] {
+    for (name, found) in [("echo", "fixture__echo"), ("mcp-add", "mcp-add"), ("code-mode-mine", "code-mode-mine")] {
         let (status, named) = broker.rest(Method::GET, &format!("{tools}?name={name}"), None).await;
         assert_eq!((status, &named["tools"][0]["name"]), (200, &json!(found)), "{named}");
         assert_eq!(named["tools"].as_array().map(Vec::len), Some(1), "{named}");
@@ -93,6 +95,11 @@ async fn a_call_starts_the_server_of_its_tool_and_no_other() {
     let call = json!({"name": "mcp-exec", "arguments": {"name": "echo", "arguments": {"text": "hello"}}});
     assert_eq!(broker.rest(Method::POST, &tools, Some(call)).await.0, 200);
     assert_eq!(running().await, ["fixture"]);
+    broker.rest(Method::PUT, "/v1/features/code-mode", Some(json!({"enabled": false}))).await;
+    for name in ["code-mode", "code-mode-mine"] {
+        let (_, named) = broker.rest(Method::GET, &format!("{tools}?name={name}"), None).await;
+        assert_eq!(named["tools"], json!([]), "what is switched off is not there to be called");
+    }
     broker.stop().await;
 }
 

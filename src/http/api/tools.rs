@@ -52,7 +52,7 @@ async fn list(
     let Query(parameters) = parameters?;
     let session = state.session(&id).await?;
     let found = match parameters.name {
-        Some(name) => named(&state, &session, &name).await?,
+        Some(name) => named(&state, &session, &name).await,
         None => all(&state, &session).await?,
     };
     Ok(Json(json!({"session": id, "tools": found})))
@@ -67,17 +67,17 @@ async fn all(state: &ApiState, session: &Arc<Session>) -> Result<Vec<Value>, Api
     Ok(own.chain(menu.tools.iter().map(of_server)).collect())
 }
 
-async fn named(state: &ApiState, session: &Arc<Session>, name: &str) -> Result<Vec<Value>, ApiError> {
+async fn named(state: &ApiState, session: &Arc<Session>, name: &str) -> Vec<Value> {
     let caller = Caller::internal(session.principal().clone());
-    Ok(match state.inner.tools.find_tool(session, &caller, name).await {
+    match state.inner.tools.find_tool(session, &caller, name).await {
         Named::Tool(tool) => vec![of_server(&tool)],
         Named::Several(tools) => tools.iter().map(of_server).collect(),
         Named::Nothing(_) => Vec::new(),
-        Named::Own => match ManagementTool::named(name) {
-            Some(tool) => vec![shown(name, &tool.definition(false))],
-            None => all(state, session).await?.into_iter().filter(|tool| tool["name"] == name).collect(),
-        },
-    })
+        Named::Own => {
+            let own = state.inner.tools.own_tool(session, &caller, name).await;
+            own.iter().map(|tool| shown(name, tool)).collect()
+        }
+    }
 }
 
 fn of_server(tool: &MenuTool) -> Value {
@@ -129,9 +129,12 @@ async fn call(
     let Json(wanted) = wanted?;
     let session = state.session(&id).await?;
     let caller = Caller::internal(principal);
-    let name = match state.inner.tools.find_tool(&session, &caller, &wanted.name).await {
-        Named::Tool(tool) => tool.exposed,
-        Named::Own | Named::Nothing(_) => wanted.name,
+    let (name, own) = match state.inner.tools.find_tool(&session, &caller, &wanted.name).await {
+        Named::Tool(tool) => (tool.exposed, None),
+        Named::Own | Named::Nothing(_) => {
+            let own = ManagementTool::named(&wanted.name).filter(|tool| *tool != ManagementTool::Exec);
+            (wanted.name, own)
+        }
         Named::Several(tools) => {
             let names: Vec<&str> = tools.iter().map(|tool| tool.exposed.as_str()).collect();
             let message = format!("several servers have a tool `{}`: name one of {}", wanted.name, names.join(", "));
@@ -139,8 +142,8 @@ async fn call(
         }
     };
     let params = Box::new(CallToolRequestParams::new(name.clone()).with_arguments(wanted.arguments));
-    let operation = match ManagementTool::named(&name) {
-        Some(ManagementTool::Exec) | None => Operation::Tool(params),
+    let operation = match own {
+        None => Operation::Tool(params),
         Some(tool) => Operation::Management(tool, params),
     };
     let _hung_up = caller.cancelled.clone().drop_guard();
