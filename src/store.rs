@@ -126,10 +126,10 @@ impl Store {
     /// Writes what is queued and closes the database.
     ///
     /// The connection that writes is the last: it copies the write-ahead log into the database, so that the database is one
-    /// file when nobody uses it. One that only reads could not.
+    /// file when nobody uses it. One that only reads could not. A question that does not end in time keeps both files.
     pub async fn close(&self) {
         if tokio::time::timeout(READERS_CLOSE_WITHIN, self.inner.readers.close()).await.is_err() {
-            tracing::warn!("a question to the database was cut off");
+            tracing::warn!("a question to the database does not end: its write-ahead log stays beside it");
         }
         self.inner.writer.close().await;
     }

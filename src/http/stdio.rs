@@ -40,8 +40,11 @@ pub const WAITING_HEADER: &str = "mcp-broker-compose";
 /// The response header with the services of a Compose file that are left out, and why: a list of text, as JSON.
 pub const LEFT_OUT_HEADER: &str = "mcp-broker-compose-left-out";
 
-/// What that header has at most.
+/// What that header has at most, but for how many more there are.
 const LEFT_OUT_BYTES_MAX: usize = 16 << 10;
+
+/// Of each of them.
+const LEFT_OUT_CHARACTERS_MAX: usize = 1000;
 
 /// More than a request for a stream ever has.
 const WANTED_BYTES_MAX: usize = 2 * crate::compose::OFFER_BYTES_MAX;
@@ -224,11 +227,14 @@ async fn upgrade(State(parts): State<HttpParts>, mut request: Request) -> Respon
 /// What is left out, as a header has it: nothing if it is nothing.
 fn left_out_header(left_out: &[String]) -> Option<HeaderValue> {
     let mut told: Vec<String> = Vec::new();
+    let mut bytes = 0;
     for problem in left_out {
-        if told.iter().map(String::len).sum::<usize>() + problem.len() > LEFT_OUT_BYTES_MAX {
+        let problem = displayable(problem, LEFT_OUT_CHARACTERS_MAX);
+        bytes += serde_json::to_string(&problem).ok()?.len() + 1;
+        if bytes > LEFT_OUT_BYTES_MAX {
             break;
         }
-        told.push(displayable(problem, usize::MAX));
+        told.push(problem);
     }
     if told.len() < left_out.len() {
         told.push(format!("and {} more", left_out.len() - told.len()));

@@ -77,8 +77,9 @@ pub(crate) struct Engine {
     starts: Semaphore,
     /// Containers that could not be removed, because the engine did not answer.
     undone: Mutex<Vec<String>>,
-    /// Ended sessions whose networks and volumes could not be removed, for the same reason.
+    /// Ended sessions whose networks and volumes could not be removed, and when that was tried again.
     ended: Mutex<BTreeSet<SessionId>>,
+    cleared: Mutex<Option<Instant>>,
     /// Names and ids of images whose signatures were found good.
     known_signed: Mutex<BTreeSet<(String, String)>>,
     /// Where pulls are recorded; a command that pulls beside a broker has none.
@@ -154,6 +155,7 @@ impl Engine {
             starts: Semaphore::new(AT_ONCE_MAX),
             undone: Mutex::default(),
             ended: Mutex::default(),
+            cleared: Mutex::default(),
             known_signed: Mutex::default(),
             audit: None,
             tasks: tasks.clone(),

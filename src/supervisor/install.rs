@@ -20,7 +20,10 @@ use std::{
 use serde_json::Value;
 use tokio::sync::OwnedMutexGuard;
 
-use super::process::{Executable, find_program};
+use super::{
+    orphans,
+    process::{Executable, find_program},
+};
 use crate::{
     catalog::entry::{PackageSpec, Registry},
     ids::fingerprint,
@@ -53,9 +56,11 @@ pub(crate) struct Installer {
 }
 
 /// An installation that is not whole. What is there of it is of no use, and may be large: it is removed when nobody waits
-/// for the rest, and until then nobody else begins.
+/// for the rest, after what still writes it was ended, and until then nobody else begins.
 struct Unfinished {
     folder: PathBuf,
+    /// What marks the processes of its steps.
+    label: String,
     alone: Option<OwnedMutexGuard<()>>,
 }
 
@@ -71,10 +76,16 @@ impl Unfinished {
     }
 
     fn begin_to_remove(&mut self) -> Option<tokio::task::JoinHandle<()>> {
-        let (alone, folder) = (self.alone.take()?, std::mem::take(&mut self.folder));
+        let alone = self.alone.take()?;
+        let (folder, label) = (std::mem::take(&mut self.folder), std::mem::take(&mut self.label));
         let runtime = tokio::runtime::Handle::try_current().ok()?;
         Some(runtime.spawn_blocking(move || {
-            let _ = std::fs::remove_dir_all(folder);
+            orphans::kill_labelled(&label);
+            if let Err(error) = std::fs::remove_dir_all(&folder)
+                && error.kind() != std::io::ErrorKind::NotFound
+            {
+                tracing::warn!(%error, folder = %folder.display(), "what is there of a package was not removed");
+            }
             drop(alone);
         }))
     }
@@ -115,7 +126,7 @@ impl Installer {
         let folder = self.folder.join(&key);
         if !folder.join(MARKER).exists() {
             tracing::info!(package = %label(package), "installing a package");
-            let mut unfinished = Unfinished { folder: folder.clone(), alone: Some(alone) };
+            let mut unfinished = Unfinished { folder: folder.clone(), label: self.mark(&key), alone: Some(alone) };
             if let Err(error) = self.install(package, &folder).await {
                 unfinished.removed().await;
                 return Err(error);
@@ -138,7 +149,10 @@ impl Installer {
     async fn install(&self, package: &PackageSpec, folder: &Path) -> Result<(), InstallError> {
         let installer = installer_for(package.registry)?;
         let failed = |problem: String| InstallError::Failed { package: label(package), problem };
-        let _ = std::fs::remove_dir_all(folder);
+        match std::fs::remove_dir_all(folder) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error.to_string())),
+            _ => {}
+        }
         std::fs::create_dir_all(folder).map_err(|error| failed(error.to_string()))?;
         match package.registry {
             Registry::Npm => self.npm(package, folder, &npm_requirement(package)).await?,
@@ -189,10 +203,15 @@ impl Installer {
         self.step(&label(package), &key(package), step, self.limit).await.map(|_| ())
     }
 
+    /// What the labels of a package's steps begin with.
+    fn mark(&self, key: &str) -> String {
+        format!("{}/install/{key}/", self.label)
+    }
+
     /// Runs one program of an installation. Gives the last of what it printed.
     async fn step(&self, package: &str, mark: &str, step: Step<'_>, limit: Duration) -> Result<String, InstallError> {
         let number = self.steps.fetch_add(1, Ordering::Relaxed);
-        let label = format!("{}/install/{mark}/{number}/", self.label);
+        let label = format!("{}{number}/", self.mark(mark));
         step.run(&label, limit).await.map_err(|error| match error {
             StepError::Timeout => InstallError::Timeout { package: package.to_owned(), seconds: limit.as_secs() },
             StepError::Failed(problem) => InstallError::Failed { package: package.to_owned(), problem },
@@ -341,6 +360,8 @@ fn console_scripts(dist_info: &Path) -> Programs {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::process::CommandExt as _;
+
     use super::*;
 
     fn package(identifier: &str, bin: Option<&str>) -> PackageSpec {
@@ -364,14 +385,24 @@ mod tests {
     #[tokio::test]
     async fn what_is_half_there_is_gone_before_somebody_else_begins() {
         let data = tempfile::tempdir().unwrap();
-        let installer = Installer::new(data.path(), Duration::from_secs(1), String::new());
+        let installer = Installer::new(data.path(), Duration::from_secs(1), data.path().display().to_string());
         let folder = data.path().join("packages/half");
-        for number in 0..200 {
-            std::fs::create_dir_all(folder.join(number.to_string())).unwrap();
-        }
         let alone = installer.lock("half").lock_owned().await;
-        drop(Unfinished { folder: folder.clone(), alone: Some(alone) });
+        let label = installer.mark("half");
+        // A step that goes on writing.
+        let writes = "n=0; while mkdir -p \"$0/$n\"; do n=$((n + 1)); done";
+        let mut step = std::process::Command::new("sh")
+            .args(["-c", writes, folder.to_str().unwrap()])
+            .env(orphans::VARIABLE, format!("{label}0/"))
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        while !folder.join("20").exists() {
+            tokio::task::yield_now().await;
+        }
+        drop(Unfinished { folder: folder.clone(), label, alone: Some(alone) });
         let _next = installer.lock("half").lock_owned().await;
+        assert!(!step.wait().unwrap().success());
         assert!(!folder.exists());
     }
 

@@ -12,12 +12,16 @@ use bollard::{
         ListContainersOptions, ListNetworksOptions, ListVolumesOptions, RemoveContainerOptions, RemoveVolumeOptions,
     },
 };
+use tokio::time::Instant;
 
 use super::{AT_ONCE_MAX, DockerError, Engine, FOLDER, RUN, SESSION, failed};
 use crate::ids::SessionId;
 
 /// How long the end of a session waits for an engine that was not spoken to yet.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
+
+/// How often what sessions left is tried again when a container is started.
+const CLEAR_EVERY: Duration = Duration::from_secs(60);
 
 /// Sessions that are remembered because what they left could not be removed.
 const ENDED_MAX: usize = 1000;
@@ -134,9 +138,19 @@ impl Engine {
         let undone = std::mem::take(&mut *self.undone());
         futures_util::future::join_all(undone.iter().map(|id| self.discard(id))).await;
         let any_ended = !self.ended().is_empty();
-        if any_ended && self.docker().await.is_ok() {
+        if any_ended && self.docker().await.is_ok() && self.may_clear_again() {
             self.clear_ended().await;
         }
+    }
+
+    /// What cannot be removed, because something else uses it, is not to slow every container down.
+    fn may_clear_again(&self) -> bool {
+        let mut cleared = self.cleared.lock().unwrap_or_else(PoisonError::into_inner);
+        let may = cleared.is_none_or(|at| at.elapsed() >= CLEAR_EVERY);
+        if may {
+            *cleared = Some(Instant::now());
+        }
+        may
     }
 
     /// Removes what sessions left that have ended, until the engine does not answer. One that cannot be cleared is not in
@@ -296,6 +310,9 @@ mod tests {
         engine.discard_undone().await;
         assert_eq!(times(&asked), [2, 3]);
         assert!(engine.ended().is_empty());
+        engine.remember(&session);
+        engine.discard_undone().await;
+        assert_eq!(times(&asked), [2, 3], "not again at once");
     }
 
     #[test]

@@ -170,6 +170,15 @@ impl Drop for Left {
 mod tests {
     use super::*;
 
+    async fn gone(label: &str) {
+        let gone = async {
+            while !orphans::labelled(label).is_empty() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), gone).await.expect("nothing of it runs");
+    }
+
     #[tokio::test]
     async fn a_step_that_nobody_waits_for_leaves_nothing_running() {
         let folder = tempfile::tempdir().unwrap();
@@ -185,21 +194,17 @@ mod tests {
             _ = step.run(&label, Duration::from_secs(600)) => panic!("it ended"),
             () = running => {}
         }
-        while !orphans::labelled(&label).is_empty() {
-            tokio::task::yield_now().await;
-        }
+        gone(&label).await;
     }
 
     #[tokio::test]
-    async fn what_a_step_left_behind_has_ended_when_it_has() {
+    async fn what_a_step_left_behind_is_ended() {
         let folder = tempfile::tempdir().unwrap();
         let label = format!("{}/step/", folder.path().display());
         let arguments = ["-c", "setsid sleep 1000 & echo done"];
         let step = Step { program: "sh", arguments: &arguments, folder: folder.path(), needs_login: false };
         let said = step.run(&label, Duration::from_secs(600)).await.ok();
         assert_eq!(said.as_deref(), Some("done"));
-        while !orphans::labelled(&label).is_empty() {
-            tokio::task::yield_now().await;
-        }
+        gone(&label).await;
     }
 }

@@ -63,14 +63,13 @@ impl Tools {
             problems.push(too_many(all, max));
         }
         // One setting may be wrong in the profile, and in what is made of it and the settings.
-        let mut told = Vec::new();
-        problems.retain(|problem| {
-            !told.contains(problem) && {
-                told.push(problem.clone());
-                true
+        let mut told: Vec<ProfileProblem> = Vec::new();
+        for problem in problems {
+            if !told.contains(&problem) {
+                told.push(problem);
             }
-        });
-        problems
+        }
+        told
     }
 
     /// The names of the secrets that servers need, for who is given a profile.
