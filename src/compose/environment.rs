@@ -82,21 +82,20 @@ impl Service<'_> {
             env_file::parse(&text, &|name| variables.get(name).cloned(), room)
                 .map_err(|problem| format!("{said}: {problem}"))
         });
-        let Parsed { variables, used } = match parsed {
+        let Parsed { variables, named, .. } = match parsed {
             Ok(parsed) => parsed,
             Err(problem) => return self.error(at, problem),
         };
-        for names in used.values() {
+        for names in named.values() {
             self.uses(names);
         }
         let place = path.canonicalize().unwrap_or(path);
         if place.starts_with(&self.file.folder) {
             self.shows(&format!("reads variables from {written}"));
-            self.uses(&variables.keys().cloned().collect());
+            self.uses(&named.keys().cloned().collect());
         } else {
             let place = if written.contains('$') { written.to_owned() } else { place.display().to_string() };
-            let what =
-                format!("reads variables from {place}, which is outside the folder ({} of them)", variables.len());
+            let what = format!("reads variables from {place}, which is outside the folder ({} of them)", named.len());
             self.shows(&what);
         }
         for (name, value) in variables {
@@ -144,8 +143,8 @@ impl Service<'_> {
 
     /// A variable that is passed on as it is where the broker was started.
     fn pass(&mut self, name: &str) {
+        self.uses(&BTreeSet::from([name.to_owned()]));
         if let Some(value) = self.variable(name) {
-            self.uses(&BTreeSet::from([name.to_owned()]));
             self.variable_of(name, value, true);
         }
     }

@@ -37,8 +37,10 @@ pub(super) const PROBLEMS_MAX: usize = 1000;
 pub(super) struct Reading {
     pub(super) folder: PathBuf,
     pub(super) variables: Environment,
-    /// What values of `.env` are made of, of variables from elsewhere.
+    /// The variables from elsewhere that each one of `.env` names, whether they are set or not.
     pub(super) origins: BTreeMap<String, BTreeSet<String>>,
+    /// The variables of `.env` that have another one in them that looks like a secret.
+    pub(super) secretive: BTreeSet<String>,
     /// Where `.env` is, if it is a link that leads out of the folder.
     pub(super) env_elsewhere: Option<PathBuf>,
     pub(super) room: Room,
@@ -76,6 +78,7 @@ pub fn read(path: &Path, environment: &Environment) -> Result<ComposeFile, Compo
         folder: path.parent().map(Path::to_path_buf).unwrap_or_default(),
         variables: Environment::new(),
         origins: BTreeMap::new(),
+        secretive: BTreeSet::new(),
         env_elsewhere: None,
         room: Room::of(MADE_BYTES_MAX),
         volumes: BTreeSet::new(),
@@ -106,10 +109,12 @@ impl Reading {
             env_file::parse(&text, &|name| environment.get(name).cloned(), &mut self.room)
         });
         match parsed {
-            Ok(Parsed { variables, used }) => {
+            Ok(Parsed { variables, named, secretive }) => {
                 self.variables = variables;
-                self.origins = used;
-                self.origins.retain(|name, _| !environment.contains_key(name));
+                // Also of those that the person has set: what is shown is the same when they are not.
+                self.origins = named;
+                self.secretive = secretive;
+                self.secretive.retain(|name| !environment.contains_key(name));
             }
             Err(problem) => self.problem(".env", problem, Severity::Warning),
         }
@@ -163,10 +168,15 @@ impl Reading {
         definitions
     }
 
-    /// Folders are part of what is agreed to: a link in the working folder may be changed to lead elsewhere.
+    /// What is agreed to are the services that can be run, as they are shown: a variable that is set later must not bring
+    /// another one along. Folders are part of it, since a link in the working folder may be changed to lead elsewhere.
     fn finish(mut self, path: PathBuf, definitions: Vec<Definition>) -> ComposeFile {
-        for bind in definitions.iter().flat_map(|definition| &definition.binds) {
-            self.part(b"bind", bind.source.as_os_str().as_encoded_bytes());
+        for definition in &definitions {
+            self.part(b"name", definition.name.as_str().as_bytes());
+            self.part(b"show", definition.shown.as_bytes());
+            for bind in &definition.binds {
+                self.part(b"bind", bind.source.as_os_str().as_encoded_bytes());
+            }
         }
         if self.problems.len() >= PROBLEMS_MAX {
             let message = format!("has more than {PROBLEMS_MAX} problems, which are not all told");

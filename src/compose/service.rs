@@ -31,7 +31,8 @@ pub(super) struct Service<'a> {
     name: &'a str,
     failed: bool,
     shown: Vec<String>,
-    from_outside: BTreeSet<String>,
+    /// The variables it names, whether they are set or not.
+    named: BTreeSet<String>,
     pub(super) definition: Definition,
 }
 
@@ -43,7 +44,7 @@ pub(super) fn read(file: &mut Reading, name: &str, fields: &Map<String, Value>) 
         name,
         failed: false,
         shown: Vec::new(),
-        from_outside: BTreeSet::new(),
+        named: BTreeSet::new(),
         definition: Definition {
             name: server,
             image: String::new(),
@@ -206,9 +207,10 @@ impl Service<'_> {
     }
 
     fn finish(mut self) -> Option<Definition> {
-        if !self.from_outside.is_empty() {
-            let names: Vec<&str> = self.from_outside.iter().map(String::as_str).collect();
-            let names = names.join(", ");
+        let origins = self.named.iter().filter_map(|name| self.file.origins.get(name)).flatten();
+        let names: BTreeSet<&str> = self.named.iter().chain(origins).map(String::as_str).collect();
+        if !names.is_empty() {
+            let names = names.into_iter().collect::<Vec<_>>().join(", ");
             if let Some(place) = self.file.env_elsewhere.clone() {
                 self.shows(&format!("reads variables from {}, which .env leads to", place.display()));
             }
@@ -232,10 +234,15 @@ impl Service<'_> {
     /// Text with its variables filled in, which is kept and shown as it is then: no place for a secret.
     pub(super) fn text(&mut self, at: &str, written: &str) -> Option<String> {
         let filled = self.fill(at, written)?;
-        let secret = filled.used.iter().find(|name| looks_secret(name, &self.variable(name).unwrap_or_default()));
-        if let Some(name) = secret {
+        let what = |name: &String| {
+            let has_one = self.file.secretive.contains(name);
+            let is_one = looks_secret(name, &self.variable(name).unwrap_or_default());
+            is_one.then_some("looks").or(has_one.then_some("has something in it that looks"))
+        };
+        let secret = filled.used.iter().find_map(|name| Some((name, what(name)?)));
+        if let Some((name, what)) = secret {
             let why = format!(
-                "uses `{name}`, which looks like a secret and would be seen here: such values have their place in \
+                "uses `{name}`, which {what} like a secret and would be seen here: such values have their place in \
                  `environment`, `env_file`, `command` and `entrypoint`"
             );
             self.error(at, why);
@@ -249,7 +256,7 @@ impl Service<'_> {
         match fill(written, &|name| variables.get(name).cloned(), room) {
             Ok(filled) => {
                 self.warn_of_unset(at, &filled.unset);
-                self.uses(&filled.used);
+                self.uses(&filled.named);
                 Some(filled)
             }
             Err(problem) => {
@@ -259,12 +266,9 @@ impl Service<'_> {
         }
     }
 
-    /// Notes that variables are used, and with one of `.env` those that its value is made of.
+    /// Notes that variables are named. All of them are shown, set or not: they may be set when the service is started.
     pub(super) fn uses(&mut self, names: &BTreeSet<String>) {
-        for name in names {
-            self.from_outside.extend(self.file.origins.get(name).into_iter().flatten().cloned());
-        }
-        self.from_outside.extend(names.iter().cloned());
+        self.named.extend(names.iter().cloned());
     }
 
     fn warn_of_unset(&mut self, at: &str, unset: &BTreeSet<String>) {
@@ -320,7 +324,7 @@ pub(super) fn named(name: &str) -> String {
 }
 
 /// Whether a value is named like a secret or has the form of one. A path to a secret is none.
-fn looks_secret(name: &str, value: &str) -> bool {
+pub(super) fn looks_secret(name: &str, value: &str) -> bool {
     let alone = json!({name: value});
     !value.is_empty() && !value.starts_with(['/', '.', '~']) && without_secrets(&alone) != alone
 }

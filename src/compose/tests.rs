@@ -108,7 +108,7 @@ services:
     assert_eq!((all.user.as_deref(), all.working_dir.as_deref()), (Some("1000:1000"), Some("/work")));
     assert_eq!((all.memory_bytes, all.nano_cpus, all.disable_network), (Some(512 << 20), Some(500_000_000), true));
     assert!(all.shown.contains("image example/all:${TAG:-latest}"), "{}", all.shown);
-    assert!(all.shown.ends_with("is given the values of HOST, LEVEL, ONE, PLAIN, TAG, TOKEN"), "{}", all.shown);
+    assert!(all.shown.ends_with("is given the values of HOST, LEVEL, NONE, ONE, PLAIN, TAG, TOKEN"), "{}", all.shown);
     assert!(!format!("{all:?}{}", all.shown).contains("outside-token"));
     assert_eq!(pairs(&listed.environment), ["A=1"]);
     assert_eq!(pairs(&listed.secrets), ["B=outside-token", "TOKEN=outside-token"]);
@@ -193,17 +193,21 @@ fn values_are_neither_shown_nor_kept_beside_the_file() {
     image: example/${TOKEN}
     user: ${API_KEY}
     volumes: ["${TOKEN}:/x"]
+    working_dir: /${PLAIN}
 "#;
     let folder = folder(&[
         (FILE, yaml),
-        (".env", "DIR=hunter2-dir\nPLACE=hunter2-place\nETC=etc\nTOKEN_FILE=/token\nAPI_KEY=hunter2-key\n"),
+        (
+            ".env",
+            "DIR=hunter2-dir\nPLACE=hunter2-place\nETC=etc\nTOKEN_FILE=/token\nAPI_KEY=hunter2-key\nPLAIN=a-${API_KEY}\n",
+        ),
         ("hunter2-dir/x", ""),
     ]);
     let file = read_in(&folder);
     let [words, mounted] = &file.definitions[..] else { panic!("{file:?}") };
     assert_eq!(
         words.shown,
-        "image example/words:${TAG}; entrypoint /server --level ${LEVEL:-info}; command --token=${TOKEN}-${NONE:-x} $$HOME; is given the values of TAG, TOKEN"
+        "image example/words:${TAG}; entrypoint /server --level ${LEVEL:-info}; command --token=${TOKEN}-${NONE:-x} $$HOME; is given the values of LEVEL, NONE, TAG, TOKEN"
     );
     let sealed: Vec<_> = words.sealed_values().collect();
     assert_eq!(sealed, [("words:=TOKEN".to_owned(), "outside-token")]);
@@ -233,6 +237,7 @@ fn values_are_neither_shown_nor_kept_beside_the_file() {
     error: line 14: services.secretive.image: uses `TOKEN`, which looks like a secret and would be seen here: such values have their place in `environment`, `env_file`, `command` and `entrypoint`
     error: line 15: services.secretive.user: uses `API_KEY`, which looks like a secret and would be seen here: such values have their place in `environment`, `env_file`, `command` and `entrypoint`
     error: line 16: services.secretive.volumes[0]: uses `TOKEN`, which looks like a secret and would be seen here: such values have their place in `environment`, `env_file`, `command` and `entrypoint`
+    error: line 17: services.secretive.working_dir: uses `PLAIN`, which has something in it that looks like a secret and would be seen here: such values have their place in `environment`, `env_file`, `command` and `entrypoint`
     ");
 }
 
@@ -252,7 +257,7 @@ fn what_a_person_agrees_to_is_told_whole() {
     let shown = file.definitions[0].shown.clone();
     assert!(shown.contains(&format!("command {long} last; reads variables from in.env; ")), "{shown}");
     let rest = format!(
-        "reads variables from {path}, which is outside the folder (1 of them); is given the values of DEEP, HIDDEN, IN, MADE, WITHIN"
+        "reads variables from {path}, which is outside the folder (1 of them); is given the values of DEEP, HIDDEN, IN, IN_VAIN, MADE, WITHIN"
     );
     assert!(shown.ends_with(&rest), "{shown}");
     let offer = file.offer(false);
@@ -331,6 +336,39 @@ fn what_is_agreed_to_is_all_that_counts() {
     assert_eq!(hashes.len(), 6, "each change is another file");
     let copy = self::folder(&[(FILE, yaml), ("data/x", "")]);
     assert_ne!(read_in(&copy).hash, first, "the same text elsewhere mounts another folder");
+}
+
+#[test]
+fn a_consent_is_to_what_was_shown_whatever_is_set_later() {
+    let yaml = r#"services:
+  a:
+    image: x:${TAG:+$LATER_1}
+    command: ["${LATER_2:-}", "${FLAG-${LATER_3:+${LATER_4:-$LATER_5}}}"]
+    environment: [LATER_6, "X=${MADE:-}"]
+    env_file: [a.env]
+"#;
+    let (later, made) = ("LATER_7\nA=${LATER_8:-}\n", "MADE=${TAG-${LATER_9}}\n");
+    let folder = folder(&[(FILE, yaml), ("a.env", later), (".env", made)]);
+    let reads = |variables: &[(&str, &str)]| {
+        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        read(&folder.path().join(FILE), &variables).unwrap()
+    };
+    let before = reads(&[]);
+    let all: Vec<String> = (1..=9).map(|at| format!("LATER_{at}")).collect();
+    assert!(before.definitions[0].shown.contains("is given the values of A, FLAG, LATER_1, LATER_2"));
+    assert!(all.iter().all(|name| before.definitions[0].shown.contains(name)), "{}", before.definitions[0].shown);
+    let all = all.iter().map(String::as_str).chain(["TAG", "FLAG", "MADE"]);
+    let after = reads(&all.map(|name| (name, "v")).collect::<Vec<_>>());
+    assert_eq!((&after.definitions[0].shown, &after.hash), (&before.definitions[0].shown, &before.hash));
+
+    let yaml = "services:\n  shown: {image: x}\n  extra: {image: example/extra, command: [\"${CI:?}\"]}\n";
+    fs::write(folder.path().join(FILE), yaml).unwrap();
+    let (without, with) = (reads(&[]), reads(&[("CI", "1")]));
+    assert_eq!((without.definitions.len(), with.definitions.len()), (1, 2));
+    assert_ne!(without.hash, with.hash, "a service that was not shown was not agreed to");
+    fs::write(folder.path().join(FILE), "services: {a: {image: x, volumes: [\"./:/x:${MODE:-ro}\"]}}").unwrap();
+    let (reading, writing) = (reads(&[("MODE", "ro")]), reads(&[("MODE", "rw")]));
+    assert_ne!(reading.hash, writing.hash, "that it may write there is shown");
 }
 
 #[test]
