@@ -16,7 +16,7 @@ use crate::secrets::VALUE_BYTES_MAX;
 const FILES_MAX: usize = 16;
 
 /// With the service's name and what is between them, what a secret's name may have.
-const NAME_BYTES_MAX: usize = 128;
+pub(super) const NAME_BYTES_MAX: usize = 128;
 
 impl Service<'_> {
     pub(super) fn env_files(&mut self, value: &Value) {

@@ -8,7 +8,9 @@ use std::{
 use serde_json::{Map, Value, json};
 
 use super::{
-    Definition, Problem, Severity, keys,
+    Definition, Problem, Severity,
+    environment::NAME_BYTES_MAX,
+    keys,
     reader::{PROBLEMS_MAX, Reading},
     variables::{Filled, fill},
 };
@@ -154,7 +156,9 @@ impl Service<'_> {
         }
         for name in &filled.used {
             let value = self.variable(name).unwrap_or_default();
-            if value.contains('\0') || value.len() > VALUE_BYTES_MAX {
+            if name.len() > NAME_BYTES_MAX {
+                self.error(key, format!("the name `{}` is too long", named(name)));
+            } else if value.contains('\0') || value.len() > VALUE_BYTES_MAX {
                 self.error(key, format!("the value of `{name}` has a zero byte in it, or more than {VALUE_BYTES_MAX}"));
             } else if !value.is_empty() {
                 self.definition.values.insert(name.clone(), value);

@@ -303,6 +303,13 @@ fn a_file_that_grows_when_it_is_read_is_not_read_to_its_end() {
     ]);
     let told = problems(&read_in(&kept));
     assert!(told.contains("is too long") && told.contains("the value of `B` is longer than 65536 bytes"), "{told}");
+    let worded = folder(&[
+        (FILE, &format!("services: {{a: {{image: x, command: [\"${long}\"]}}, b: {{image: x}}}}")),
+        (".env", &format!("{long}=1\n")),
+    ]);
+    let file = read_in(&worded);
+    assert!(problems(&file).contains("services.a.command: the name `NNN"), "{}", problems(&file));
+    assert_eq!(file.definitions.len(), 1, "a name that cannot be kept leaves its own service out, and no other");
 }
 
 #[test]
