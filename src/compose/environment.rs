@@ -8,9 +8,9 @@ use super::{
     ComposeError, bytes_of,
     env_file::{self, Parsed},
     reader::Reading,
-    service::{Service, named, plain, truth},
+    service::{Service, looks_secret, named, plain, truth},
 };
-use crate::secrets::VALUE_BYTES_MAX;
+use crate::secrets::{REDACTED, VALUE_BYTES_MAX};
 
 /// Files of variables that one service may have.
 const FILES_MAX: usize = 16;
@@ -104,6 +104,14 @@ impl Service<'_> {
     }
 
     pub(super) fn environment(&mut self, value: &Value) {
+        self.variables_of(value);
+        if !self.set.is_empty() {
+            let set = std::mem::take(&mut self.set).join(" ");
+            self.shows(&format!("environment {set}"));
+        }
+    }
+
+    fn variables_of(&mut self, value: &Value) {
         match value {
             Value::Null => {}
             Value::Object(variables) => {
@@ -137,6 +145,9 @@ impl Service<'_> {
 
     fn set(&mut self, at: &str, name: &str, written: &str) {
         if let Some(filled) = self.fill(at, written) {
+            // A token in the file itself is not for those who are shown what it would start, an agent for one.
+            let is_token = filled.named.is_empty() && looks_secret(name, &filled.text);
+            self.set.push(format!("{name}={}", if is_token { REDACTED } else { written }));
             self.variable_of(name, filled.text, !filled.used.is_empty());
         }
     }

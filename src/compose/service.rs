@@ -33,6 +33,8 @@ pub(super) struct Service<'a> {
     name: &'a str,
     failed: bool,
     shown: Vec<String>,
+    /// Its `environment`, as it is shown.
+    pub(super) set: Vec<String>,
     /// The variables it names, whether they are set or not.
     named: BTreeSet<String>,
     pub(super) definition: Definition,
@@ -46,6 +48,7 @@ pub(super) fn read(file: &mut Reading, name: &str, fields: &Map<String, Value>) 
         name,
         failed: false,
         shown: Vec::new(),
+        set: Vec::new(),
         named: BTreeSet::new(),
         definition: Definition {
             name: server,
@@ -92,8 +95,9 @@ impl Service<'_> {
         if let Some(volumes) = fields.get("volumes").filter(|value| !value.is_null()) {
             self.volumes(volumes);
         }
-        self.definition.user = fields.get("user").and_then(|value| self.scalar("user", value));
-        self.definition.working_dir = fields.get("working_dir").and_then(|value| self.scalar("working_dir", value));
+        self.definition.user = fields.get("user").and_then(|value| self.shown_scalar("user", value));
+        self.definition.working_dir =
+            fields.get("working_dir").and_then(|value| self.shown_scalar("working_dir", value));
         if self.definition.working_dir.as_ref().is_some_and(|folder| !folder.starts_with('/')) {
             self.error("working_dir", "has to be an absolute path in the container");
         }
@@ -168,14 +172,14 @@ impl Service<'_> {
     }
 
     fn bounds(&mut self, fields: &Map<String, Value>) {
-        if let Some(limit) = fields.get("mem_limit").and_then(|value| self.scalar("mem_limit", value)) {
+        if let Some(limit) = fields.get("mem_limit").and_then(|value| self.shown_scalar("mem_limit", value)) {
             match bytes_in(&limit) {
                 Some(bytes) if bytes >= MEMORY_BYTES_MIN => self.definition.memory_bytes = Some(bytes),
                 Some(_) => self.error("mem_limit", format!("has to be at least {MEMORY_BYTES_MIN} bytes")),
                 None => self.error("mem_limit", "has to be a number of bytes, or of b, k, m or g, as in 512m"),
             }
         }
-        if let Some(cpus) = fields.get("cpus").and_then(|value| self.scalar("cpus", value)) {
+        if let Some(cpus) = fields.get("cpus").and_then(|value| self.shown_scalar("cpus", value)) {
             match cpus.parse::<f64>() {
                 #[expect(clippy::cast_possible_truncation, reason = "checked to be a small number of CPUs")]
                 Ok(cpus) if (0.01..=1024.0).contains(&cpus) => self.definition.nano_cpus = Some((cpus * 1e9) as i64),
@@ -191,7 +195,10 @@ impl Service<'_> {
         }
         match fields.get("network_mode").map(|value| value.as_str()) {
             None => {}
-            Some(Some("none")) => self.definition.disable_network = true,
+            Some(Some("none")) => {
+                self.definition.disable_network = true;
+                self.shows("network_mode none");
+            }
             Some(_) => self.error("network_mode", "is not supported, but for `none`"),
         }
         let is_usual = |option: &Value| {
@@ -233,6 +240,15 @@ impl Service<'_> {
                 None
             }
         }
+    }
+
+    /// The same, of a key that is shown as it is written.
+    fn shown_scalar(&mut self, key: &str, value: &Value) -> Option<String> {
+        let filled = self.scalar(key, value)?;
+        if let Some(written) = plain(value) {
+            self.shows(&format!("{key} {written}"));
+        }
+        Some(filled)
     }
 
     /// Text with its variables filled in, which is kept and shown as it is then: no place for a secret.

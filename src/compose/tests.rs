@@ -79,7 +79,7 @@ services:
     init: true
   listed:
     image: example/listed
-    environment: [A=1, "B=${TOKEN}", TOKEN, NOWHERE]
+    environment: [A=1, "B=${TOKEN}", API_KEY=sk-of-the-file, TOKEN, NOWHERE]
     mem_limit: 1.5gb
 "#;
     let folder = folder(&[
@@ -107,10 +107,26 @@ services:
     assert_eq!(all.volumes, ["notes:/notes"]);
     assert_eq!((all.user.as_deref(), all.working_dir.as_deref()), (Some("1000:1000"), Some("/work")));
     assert_eq!((all.memory_bytes, all.nano_cpus, all.disable_network), (Some(512 << 20), Some(500_000_000), true));
-    assert!(all.shown.contains("image example/all:${TAG:-latest}"), "{}", all.shown);
-    assert!(all.shown.ends_with("is given the values of HOST, LEVEL, NONE, ONE, PLAIN, TAG, TOKEN"), "{}", all.shown);
+    let shown = all.shown.replace(&folder.path().canonicalize().unwrap().display().to_string(), "FOLDER");
+    insta::assert_snapshot!(shown.replace("; ", "\n"), @r"
+    image example/all:${TAG:-latest}
+    entrypoint /bin/server --flag two words
+    command serve ${NONE:-none} 3
+    reads variables from one.env
+    environment PLAIN=$$5 URL=https://${HOST}/x PORT=8080 ON=true
+    mounts FOLDER/data at /data
+    volume notes at /notes
+    mounts FOLDER/data at /more
+    user 1000:1000
+    working_dir /work
+    mem_limit 512m
+    cpus 0.5
+    network_mode none
+    is given the values of HOST, LEVEL, NONE, ONE, PLAIN, TAG, TOKEN
+    ");
     assert!(!format!("{all:?}{}", all.shown).contains("outside-token"));
-    assert_eq!(pairs(&listed.environment), ["A=1"]);
+    assert_eq!(pairs(&listed.environment), ["A=1", "API_KEY=sk-of-the-file"]);
+    assert!(listed.shown.contains("environment A=1 B=${TOKEN} API_KEY=[redacted]; mem_limit"), "{}", listed.shown);
     assert_eq!(pairs(&listed.secrets), ["B=outside-token", "TOKEN=outside-token"]);
     assert_eq!(listed.memory_bytes, Some(3 << 29));
 }

@@ -89,6 +89,10 @@ impl Service<'_> {
             }
             Source::Volume(name) => {
                 self.warning("volumes", format!("`{}` is each session's own, and ends with it", said.part(&name)));
+                self.shows(&match said.written {
+                    Some(written) => format!("volume {written}"),
+                    None => format!("volume {name} at {target}"),
+                });
                 let mode = if read_only { ":ro" } else { "" };
                 self.definition.volumes.push(format!("{name}:{target}{mode}"));
             }
