@@ -98,11 +98,9 @@ fn show(file: &ComposeFile) {
     }
     for definition in &file.definitions {
         output::say(format!("{}: {}", definition.name, definition.shown));
-        // Where variables are in a path it is shown as it is written; here is who may see what it leads to.
-        for source in definition.binds.iter().map(|bind| bind.source.display().to_string()) {
-            if !definition.shown.contains(&source) {
-                output::say(format!("  {}: that mounts {source}", definition.name));
-            }
+        // Here is who may see what a variable in a path leads to.
+        for leads in &definition.leads {
+            output::say(format!("  {}: that {leads}", definition.name));
         }
     }
 }

@@ -90,6 +90,9 @@ impl Service<'_> {
             self.uses(names);
         }
         let place = path.canonicalize().unwrap_or(path);
+        if written.contains('$') {
+            self.leads(&format!("reads variables from {}", place.display()));
+        }
         if place.starts_with(&self.file.folder) {
             self.shows(&format!("reads variables from {written}"));
             self.uses(&named.keys().cloned().collect());

@@ -54,6 +54,7 @@ pub(super) fn read(file: &mut Reading, name: &str, fields: &Map<String, Value>) 
             name: server,
             image: String::new(),
             shown: String::new(),
+            leads: Vec::new(),
             entrypoint: None,
             command: None,
             environment: BTreeMap::new(),
@@ -313,6 +314,14 @@ impl Service<'_> {
     pub(super) fn shows(&mut self, what: &str) {
         match self.file.room.take(what.len()) {
             Ok(()) => self.shown.push(displayable(what, usize::MAX)),
+            Err(problem) => self.error("", problem),
+        }
+    }
+
+    /// Adds where a path leads that is shown as it is written.
+    pub(super) fn leads(&mut self, what: &str) {
+        match self.file.room.take(what.len()) {
+            Ok(()) => self.definition.leads.push(displayable(what, usize::MAX)),
             Err(problem) => self.error("", problem),
         }
     }

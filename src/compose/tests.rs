@@ -236,6 +236,10 @@ fn values_are_neither_shown_nor_kept_beside_the_file() {
 
     assert!(mounted.shown.contains("mounts ./${DIR}:/data/${TOKEN_FILE}:ro; mounts ${DIR} at /${DIR}, writable"));
     assert!(mounted.binds[0].source.ends_with("hunter2-dir"));
+    let here = folder.path().canonicalize().unwrap().join("hunter2-dir");
+    let here = here.display();
+    let leads = [format!("mounts {here} at /data//token"), format!("mounts {here} at /hunter2-dir")];
+    assert_eq!((&mounted.leads, words.leads.len()), (&leads.to_vec(), 0));
     let shown =
         format!("{}{}", file.definitions.iter().map(|one| one.shown.as_str()).collect::<String>(), problems(&file));
     assert!(!shown.contains("hunter2") && !shown.contains("outside-token"), "{shown}");
@@ -285,6 +289,19 @@ fn what_a_person_agrees_to_is_told_whole() {
     std::os::unix::fs::symlink(&path, linked.path().join(".env")).unwrap();
     let shown = read_in(&linked).definitions[0].shown.clone();
     assert!(shown.contains(&format!("reads variables from {path}, which .env leads to; is given")), "{shown}");
+
+    let led = self::folder(&[
+        (FILE, "services: {a: {image: x, volumes: [\"${DIR}:/srv\"], env_file: \"${ONE}.env\"}, b: {image: x}}"),
+        (".env", "DIR=/srv\nONE=one\n"),
+        ("one.env", "A=1\n"),
+    ]);
+    let file = read_in(&led);
+    let path = led.path().canonicalize().unwrap().join("one.env").display().to_string();
+    let leads = [format!("reads variables from {path}"), "mounts /srv at /srv".to_owned()];
+    assert_eq!(file.definitions[0].leads, leads, "also where what is written has the same text in it");
+    let offer = file.offer(false);
+    assert!(!offer.lines().1 && offer.notice().contains("That is not all of it"), "{}", offer.notice());
+    assert!(!offer.notice().contains(&path), "where it leads is not for everybody: {}", offer.notice());
 
     let many: String = (0..20).map(|at| format!("  s{at}: {{image: x}}\n")).collect();
     let folder = self::folder(&[(FILE, &format!("services:\n{many}"))]);

@@ -98,9 +98,13 @@ impl Service<'_> {
             }
             Source::Folder(path) => {
                 let source = self.resolved(&path, said)?;
+                let whole = format!("mounts {} at {target}", source.display());
                 let what = match said.written {
-                    Some(written) => format!("mounts {written}"),
-                    None => format!("mounts {} at {target}", source.display()),
+                    Some(written) => {
+                        self.leads(&whole);
+                        format!("mounts {written}")
+                    }
+                    None => whole,
                 };
                 self.shows(&format!("{what}{}", if read_only { "" } else { ", writable" }));
                 self.definition.binds.push(Bind { source, target, read_only });

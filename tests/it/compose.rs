@@ -298,6 +298,25 @@ async fn nobody_is_asked_about_what_does_not_fit_into_the_question() {
 }
 
 #[tokio::test]
+async fn nobody_is_asked_about_a_path_without_where_it_leads() {
+    let home = home("services: {a: {image: x, volumes: [\"${DIR}:/srv\"]}}");
+    std::fs::write(work(&home).join(".env"), "DIR=/srv\n").unwrap();
+    for era in [Era::Legacy, Era::Modern] {
+        let working = Working::begin(&home, &work(&home), &[], era, all_capabilities()).await;
+        let listed = working.client.call("mcp-list", json!({})).await.to_string();
+        assert!(listed.contains("mounts ${DIR}:/srv, writable"), "{listed}");
+        assert!(listed.contains("That is not all of it: `mcp-broker compose check"), "{listed}");
+        assert_eq!(working.client.told().asked, Vec::<String>::new());
+        working.end().await;
+    }
+    let path = work(&home).join("gordon-mcp.yml").display().to_string();
+    for command in ["check", "trust"] {
+        let shown = home.run(&["compose", command, &path]).await.ok();
+        assert!(shown.contains("\n  a: that mounts /srv at /srv\n"), "{shown}");
+    }
+}
+
+#[tokio::test]
 async fn an_offer_that_is_too_large_is_left_out_and_says_so() {
     let home = home("services: {a: {image: x, env_file: [large.env]}}");
     // In JSON each of these is six bytes.
