@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use super::{
     ComposeError, ComposeFile, Definition, Environment, Problem, Severity, bytes_of,
     env_file::{self, Parsed},
-    keys, service,
+    is_showable, keys, service,
     variables::Room,
 };
 use crate::{
@@ -62,10 +62,13 @@ struct Lines {
 ///
 /// # Errors
 ///
-/// When it cannot be read, or is no Compose file at all.
+/// When it cannot be read, has a path that does not show whole, or is no Compose file at all.
 pub fn read(path: &Path, environment: &Environment) -> Result<ComposeFile, ComposeError> {
     let wrong = |source| ComposeError::Read { path: path.to_owned(), source };
     let path = path.canonicalize().map_err(wrong)?;
+    if !is_showable(&path) {
+        return Err(ComposeError::Unshowable { shown: displayable(&path.display().to_string(), usize::MAX) });
+    }
     let bytes = bytes_of(&path)?;
     let unlike = |problem: String| ComposeError::Parse { path: path.clone(), problem };
     let text = std::str::from_utf8(&bytes).map_err(|error| unlike(error.to_string()))?;

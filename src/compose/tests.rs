@@ -425,6 +425,21 @@ fn what_is_no_compose_file_is_refused() {
 }
 
 #[test]
+fn a_path_that_does_not_show_is_refused() {
+    let folder = folder(&[
+        ("\u{1b}[2Kgone/gordon-mcp.yml", "services: {a: {image: x}}"),
+        ("data\u{202e}/x", ""),
+        (FILE, "services: {a: {image: x, volumes: [\"./link:/x\"]}, b: {image: x}}"),
+    ]);
+    let refused = read(&folder.path().join("\u{1b}[2Kgone").join(FILE), &environment()).unwrap_err();
+    assert!(matches!(&refused, ComposeError::Unshowable { shown } if shown.contains(" [2Kgone")), "{refused}");
+    std::os::unix::fs::symlink(folder.path().join("data\u{202e}"), folder.path().join("link")).unwrap();
+    let file = read_in(&folder);
+    assert!(problems(&file).contains("has characters that do not show"), "{}", problems(&file));
+    assert_eq!(file.definitions.len(), 1);
+}
+
+#[test]
 fn a_command_line_gets_its_values_when_it_is_started() {
     let yaml = "services: {a: {image: x, command: [\"--token=${TOKEN}\"], environment: {TOKEN: \"1${TOKEN}\"}}}";
     let folder = folder(&[(FILE, yaml)]);

@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::{Map, Value};
 
-use super::service::Service;
+use super::{is_showable, service::Service};
 use crate::{catalog::entry::Bind, supervisor::permitted};
 
 /// Options of the short form that say nothing here: SELinux labels, and how other systems cache.
@@ -127,8 +127,8 @@ impl Service<'_> {
         };
         let name = |path: &Path| said.part(&path.display().to_string());
         let resolved = path.canonicalize().map_err(|_| format!("there is no {}", name(&path)))?;
-        if resolved.to_str().is_none() {
-            return Err(format!("{} is no text", name(&resolved)));
+        if !is_showable(&resolved) {
+            return Err(format!("{} has characters that do not show, or is no text", name(&resolved)));
         }
         permitted(&resolved, None).map_err(|refused| match said.written {
             Some(written) => format!("a container never sees what {written} leads to"),
