@@ -57,8 +57,9 @@ impl Service<'_> {
         }
     }
 
-    /// Reads a file of variables. Until somebody has agreed to it nothing of one that is not in the folder is told, but that
-    /// it is read.
+    /// Reads a file of variables. Until somebody has agreed to it no value in it is told, and of one that is not in the
+    /// folder only how many variables it has, which other ones it names, and what is wrong with a line: the message of a
+    /// `${NAME:?message}` is the file's text.
     fn env_file(&mut self, at: &str, written: &str, path: &str, required: bool) {
         let path = self.file.folder.join(path);
         if !required && !path.exists() {
