@@ -19,7 +19,8 @@ use crate::compose::{self, ComposeFile, Offer};
 /// agreed to it. A file that changes, or whose files of variables or mounted folders do, has to be agreed to again.
 #[derive(Debug, Subcommand)]
 pub(super) enum ComposeCommand {
-    /// Show what a file would start, and everything in it that is not supported; exits with 1 if a service is left out
+    /// Show what a file would start, and everything in it that is not supported; exits with 1 if a service is
+    /// left out, or the file is too large for a broker
     Check {
         /// The file
         #[arg(default_value = compose::FILE)]
@@ -48,6 +49,7 @@ pub(super) async fn run(global: &Global, command: ComposeCommand) -> anyhow::Res
             let file = compose::read(&file, &compose::environment())?;
             let has_errors = file.has_errors();
             show(&file);
+            fits(&file.offer(false))?;
             return Ok(if has_errors { ExitCode::FAILURE } else { ExitCode::SUCCESS });
         }
         ComposeCommand::Trust { file } => {
@@ -57,6 +59,7 @@ pub(super) async fn run(global: &Global, command: ComposeCommand) -> anyhow::Res
                 bail!("there is no service that could be started");
             }
             let offer = file.offer(true);
+            fits(&offer)?;
             let body = json!({"file": offer.file, "hash": offer.hash});
             let broker = Broker::find(global.settings()?).await?;
             broker.ask_once(Method::POST, "/v1/compose/consents", Some(body)).await?;

@@ -326,6 +326,12 @@ async fn an_offer_that_is_too_large_is_left_out_and_says_so() {
     assert_eq!(working.servers().await, Vec::<String>::new());
     let said = working.end().await;
     assert!(said.contains("is left alone") && said.contains("bytes with the variables of its services"), "{said}");
+    let path = work(&home).join("gordon-mcp.yml").display().to_string();
+    for command in ["check", "trust"] {
+        let refused = home.run(&["compose", command, &path]).await;
+        assert!(refused.code() == 1 && refused.err().contains("are the most"), "{}", refused.err());
+    }
+    assert!(!home.run(&["compose", "ls"]).await.ok().contains(&path), "what is never used is not agreed to");
     let named = ["stdio", "--compose", "gordon-mcp.yml"];
     let refused = home.command(&named).current_dir(work(&home)).stdin(Stdio::null()).output().await.unwrap();
     assert!(!refused.status.success());
