@@ -8,10 +8,13 @@ use std::{
 use anyhow::{Context as _, bail};
 use clap::Subcommand;
 use http::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Global, broker::Broker, encoded, output};
-use crate::compose::{self, ComposeFile, Offer};
+use crate::{
+    catalog::foreign::displayable,
+    compose::{self, ComposeFile, Offer},
+};
 
 /// Agree to Compose files, and look at what they would start.
 ///
@@ -62,7 +65,11 @@ pub(super) async fn run(global: &Global, command: ComposeCommand) -> anyhow::Res
             fits(&offer)?;
             let body = json!({"file": offer.file, "hash": offer.hash});
             let broker = Broker::find(global.settings()?).await?;
-            broker.ask_once(Method::POST, "/v1/compose/consents", Some(body)).await?;
+            let answer = broker.ask_once(Method::POST, "/v1/compose/consents", Some(body)).await?;
+            let left_out = answer["left_out"].as_array().into_iter().flatten().filter_map(Value::as_str);
+            for problem in left_out {
+                output::note(format!("left out: {}", displayable(problem, usize::MAX)));
+            }
             output::say(format!("{} is agreed to: sessions of its folder have these servers", offer.file));
         }
         ComposeCommand::Untrust { file } => {

@@ -392,6 +392,12 @@ async fn the_operators_rules_and_everybodys_servers() {
     assert_eq!(working.servers().await, ["time"]);
     let said = working.end().await;
     assert!(said.contains("fs: the operator does not allow this server"), "{said}");
+    // Who waits for somebody to agree has what the rules leave, and who agrees is told of the rest.
+    let waiting = Working::silent(&home, Era::Legacy).await;
+    let agreed = home.run(&["compose", "trust", &file]).await;
+    assert!(agreed.err().contains("left out: fs: the operator does not allow this server"), "{}", agreed.err());
+    assert_eq!(waiting.servers().await, ["time"]);
+    waiting.end().await;
     let data = home.data().display().to_string();
     std::fs::write(&file, format!("services: {{spy: {{image: x, volumes: [\"{data}:/x:ro\"]}}}}")).unwrap();
     let working = Working::begin(&home, home.path(), &named, Era::Legacy, ClientCapabilities::default()).await;
