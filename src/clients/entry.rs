@@ -175,9 +175,8 @@ pub(super) fn starts_broker(entry: &Map<String, Value>) -> bool {
     };
     let mut line = texts(command);
     line.extend(entry.get("args").map(texts).unwrap_or_default());
-    let program = line.first().map(|program| program.replace('\\', "/"));
-    let name = program.as_deref().and_then(|program| program.rsplit('/').next());
-    name.is_some_and(|name| name.trim_end_matches(".exe") == NAME) && line.iter().any(|word| word == "stdio")
+    let name = line.first().and_then(|program| program.rsplit('/').next());
+    name == Some(NAME) && line.iter().any(|word| word == "stdio")
 }
 
 /// The values that are written out in a file and are not for showing, wherever they are: what is held for a program or a
