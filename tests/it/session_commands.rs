@@ -250,5 +250,5 @@ async fn the_doctor_looks_at_the_database_and_the_log() {
     bytes[begin..begin + 4096].fill(0x5a);
     std::fs::write(&database, bytes).unwrap();
     let said = home.run(&["doctor"]).await;
-    assert!(said.code() == 1 && said.out().contains("problem  d"), "{}{}", said.out(), said.err());
+    assert!(said.code() == 1 && said.out().contains("problem  database: "), "{}{}", said.out(), said.err());
 }
