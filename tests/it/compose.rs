@@ -4,10 +4,12 @@ use std::{path::Path, process::Stdio};
 
 use rmcp::model::ClientCapabilities;
 use serde_json::json;
-use sqlx::{ConnectOptions as _, Connection as _, Row as _, sqlite::SqliteConnectOptions};
+use sqlx::{Connection as _, Row as _};
 use tokio::{io::AsyncReadExt as _, process::Child};
 
-use crate::support::{Era, FixtureCatalog, TestClient, broker::eventually, client::all_capabilities, process::Home};
+use crate::support::{
+    Era, FixtureCatalog, TestClient, broker::eventually, client::all_capabilities, database, process::Home,
+};
 
 const FILE: &str = "services:\n  time:\n    image: mcp/time\n  fs:\n    image: mcp/filesystem\n    command: [/rootfs]\n    volumes:\n      - .:/rootfs\n";
 
@@ -221,9 +223,8 @@ async fn what_is_not_supported_is_named_and_the_rest_is_used() {
 }
 
 /// Looks at what is kept, or changes what may be.
-async fn database(home: &Home, sql: &'static str) -> i64 {
-    let options = SqliteConnectOptions::new().filename(home.data().join("broker.sqlite"));
-    let mut connection = options.connect().await.unwrap();
+async fn kept(home: &Home, sql: &'static str) -> i64 {
+    let mut connection = database(&home.data()).await;
     let found = sqlx::query(sql).fetch_optional(&mut connection).await.unwrap();
     connection.close().await.unwrap();
     found.map_or(0, |row| row.get(0))
@@ -240,15 +241,15 @@ async fn a_service_that_is_gone_takes_its_secrets_along_and_none_is_kept_in_the_
     let working = begin().await;
     assert_eq!(working.servers().await, ["one", "two"]);
     working.end().await;
-    assert_eq!(database(&home, "SELECT count(*) FROM secrets").await, 2);
-    let kept = "SELECT count(*) FROM session_compose WHERE definition LIKE '%hunter2%'";
-    assert_eq!(database(&home, kept).await, 0, "a command line is kept without its values");
+    assert_eq!(kept(&home, "SELECT count(*) FROM secrets").await, 2);
+    let open = "SELECT count(*) FROM session_compose WHERE definition LIKE '%hunter2%'";
+    assert_eq!(kept(&home, open).await, 0, "a command line is kept without its values");
     std::fs::write(&file, "services: {two: {image: example/two, environment: [TOKEN]}}").unwrap();
     let working = begin().await;
     assert_eq!(working.servers().await, ["two"]);
     working.end().await;
-    assert_eq!(database(&home, "SELECT count(*) FROM secrets WHERE name = 'two:TOKEN'").await, 1);
-    assert_eq!(database(&home, "SELECT count(*) FROM secrets").await, 1);
+    assert_eq!(kept(&home, "SELECT count(*) FROM secrets WHERE name = 'two:TOKEN'").await, 1);
+    assert_eq!(kept(&home, "SELECT count(*) FROM secrets").await, 1);
 }
 
 #[tokio::test]
@@ -259,14 +260,14 @@ async fn a_file_that_cannot_be_kept_changes_nothing_and_goes_on_waiting() {
     assert_eq!(working.servers().await, Vec::<String>::new());
     let full = "CREATE TRIGGER full BEFORE INSERT ON session_servers WHEN new.server = 'two'
                 BEGIN SELECT RAISE(ABORT, 'disk full'); END";
-    database(&home, full).await;
+    kept(&home, full).await;
     home.run(&["compose", "trust", &path]).await.ok();
     assert_eq!(working.servers().await, Vec::<String>::new());
     for rows in ["SELECT count(*) FROM session_compose", "SELECT count(*) FROM secrets"] {
-        assert_eq!(database(&home, rows).await, 0, "{rows}");
+        assert_eq!(kept(&home, rows).await, 0, "{rows}");
     }
     assert!(working.client.call("mcp-list", json!({})).await.to_string().contains("compose trust"));
-    database(&home, "DROP TRIGGER full").await;
+    kept(&home, "DROP TRIGGER full").await;
     home.run(&["compose", "trust", &path]).await.ok();
     assert_eq!(working.servers().await, ["one", "two"], "it is taken when it can be");
     working.end().await;

@@ -5,13 +5,13 @@ use std::pin::pin;
 use futures_util::poll;
 use http::{Method, StatusCode};
 use serde_json::json;
-use sqlx::{ConnectOptions as _, Connection as _, sqlite::SqliteConnectOptions};
+use sqlx::Connection as _;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::UnixStream,
 };
 
-use crate::support::{Era, FixtureCatalog, TestBroker, broker::eventually, docker_catalog, process::Home};
+use crate::support::{Era, FixtureCatalog, TestBroker, broker::eventually, database, docker_catalog, process::Home};
 
 fn initialize() -> serde_json::Value {
     json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
@@ -89,8 +89,7 @@ async fn ask_for_a_stream(broker: &TestBroker, body: &str) -> UnixStream {
 async fn who_hangs_up_while_a_stream_begins_leaves_no_session() {
     let broker = TestBroker::start().await;
     // Nothing can be committed until it is let go.
-    let options = SqliteConnectOptions::new().filename(broker.folder().join("broker.sqlite"));
-    let mut holder = options.connect().await.unwrap();
+    let mut holder = database(broker.folder()).await;
     sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut holder).await.unwrap();
     let asking = ask_for_a_stream(&broker, "{}").await;
     let under_way = broker.app().tasks().unanswered();
