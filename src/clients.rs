@@ -179,11 +179,12 @@ impl Config {
         Ok(Outcome { after: Some(after), keep: is_foreign, ..unchanged })
     }
 
-    /// The tokens in a text's entries of our name, which are not for showing. References to one are none.
+    /// The values in a text that are not for showing, anybody's: tokens, and what programs are started with or servers are
+    /// sent. References to one are none.
     #[must_use]
     pub fn tokens(&self, text: Option<&str>) -> Vec<String> {
-        let found = self.found(text, &self.client.keys()).unwrap_or_default();
-        found.into_iter().flatten().flat_map(|entry| entry::tokens(&Value::Object(entry))).collect()
+        let file = text.and_then(|text| self.format().parse(text).ok());
+        file.map(|file| entry::tokens(&file)).unwrap_or_default()
     }
 
     /// What a text says of the broker.

@@ -27,6 +27,8 @@ use std::{
 pub use definition::{Definition, Offer};
 pub use reader::read;
 
+use crate::catalog::foreign::displayable;
+
 /// The file that is looked for in a working folder.
 pub const FILE: &str = "gordon-mcp.yml";
 
@@ -110,10 +112,21 @@ pub enum ComposeError {
     },
     #[error("{path} is not a file")]
     NoFile { path: PathBuf },
+    #[error("the path {shown} is not as it looks: it has characters that do not show")]
+    Unshowable {
+        /// What shows of it.
+        shown: String,
+    },
     #[error("{path} is larger than {FILE_BYTES_MAX} bytes")]
     TooLarge { path: PathBuf },
     #[error("{path} is not a Compose file: {problem}")]
     Parse { path: PathBuf, problem: String },
+}
+
+/// Whether a path is text that shows whole. One that does not can hide what a person is about to agree to: an escape
+/// sequence in it moves a terminal's cursor.
+fn is_showable(path: &Path) -> bool {
+    path.to_str().is_some_and(|text| displayable(text, usize::MAX) == text)
 }
 
 /// The bytes of a regular file of a reasonable size: a pipe or a device would never end.

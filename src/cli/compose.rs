@@ -8,10 +8,13 @@ use std::{
 use anyhow::{Context as _, bail};
 use clap::Subcommand;
 use http::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Global, broker::Broker, encoded, output};
-use crate::compose::{self, ComposeFile, Offer};
+use crate::{
+    catalog::foreign::displayable,
+    compose::{self, ComposeFile, Offer},
+};
 
 /// Agree to Compose files, and look at what they would start.
 ///
@@ -19,7 +22,8 @@ use crate::compose::{self, ComposeFile, Offer};
 /// agreed to it. A file that changes, or whose files of variables or mounted folders do, has to be agreed to again.
 #[derive(Debug, Subcommand)]
 pub(super) enum ComposeCommand {
-    /// Show what a file would start, and everything in it that is not supported; exits with 1 if a service is left out
+    /// Show what a file would start, and everything in it that is not supported; exits with 1 if a service is
+    /// left out, or the file is too large for a broker
     Check {
         /// The file
         #[arg(default_value = compose::FILE)]
@@ -48,6 +52,7 @@ pub(super) async fn run(global: &Global, command: ComposeCommand) -> anyhow::Res
             let file = compose::read(&file, &compose::environment())?;
             let has_errors = file.has_errors();
             show(&file);
+            fits(&file.offer(false))?;
             return Ok(if has_errors { ExitCode::FAILURE } else { ExitCode::SUCCESS });
         }
         ComposeCommand::Trust { file } => {
@@ -57,9 +62,14 @@ pub(super) async fn run(global: &Global, command: ComposeCommand) -> anyhow::Res
                 bail!("there is no service that could be started");
             }
             let offer = file.offer(true);
+            fits(&offer)?;
             let body = json!({"file": offer.file, "hash": offer.hash});
             let broker = Broker::find(global.settings()?).await?;
-            broker.ask_once(Method::POST, "/v1/compose/consents", Some(body)).await?;
+            let answer = broker.ask_once(Method::POST, "/v1/compose/consents", Some(body)).await?;
+            let left_out = answer["left_out"].as_array().into_iter().flatten().filter_map(Value::as_str);
+            for problem in left_out {
+                output::note(format!("left out: {}", displayable(problem, usize::MAX)));
+            }
             output::say(format!("{} is agreed to: sessions of its folder have these servers", offer.file));
         }
         ComposeCommand::Untrust { file } => {
@@ -98,11 +108,9 @@ fn show(file: &ComposeFile) {
     }
     for definition in &file.definitions {
         output::say(format!("{}: {}", definition.name, definition.shown));
-        // Where variables are in a path it is shown as it is written; here is who may see what it leads to.
-        for source in definition.binds.iter().map(|bind| bind.source.display().to_string()) {
-            if !definition.shown.contains(&source) {
-                output::say(format!("  {}: that mounts {source}", definition.name));
-            }
+        // Here is who may see what a variable in a path leads to.
+        for leads in &definition.leads {
+            output::say(format!("  {}: that {leads}", definition.name));
         }
     }
 }

@@ -9,9 +9,13 @@ use super::{
     edit::{Key, Piece},
     known::Client,
 };
+use crate::audit::without_secrets;
 
 /// VS Code asks for the token once and keeps it itself.
 const INPUT: &str = "mcp-broker-token";
+
+/// Keys below which values are for a program's environment or a request's headers.
+const HOLDERS: [&str; 7] = ["env", "envs", "environment", "headers", "http_headers", "authorization", TOKEN_VARIABLE];
 
 /// How a client is to reach the broker.
 #[derive(Debug, Clone)]
@@ -171,27 +175,34 @@ pub(super) fn starts_broker(entry: &Map<String, Value>) -> bool {
     };
     let mut line = texts(command);
     line.extend(entry.get("args").map(texts).unwrap_or_default());
-    let program = line.first().map(|program| program.replace('\\', "/"));
-    let name = program.as_deref().and_then(|program| program.rsplit('/').next());
-    name.is_some_and(|name| name.trim_end_matches(".exe") == NAME) && line.iter().any(|word| word == "stdio")
+    let name = line.first().and_then(|program| program.rsplit('/').next());
+    name == Some(NAME) && line.iter().any(|word| word == "stdio")
 }
 
-/// The tokens that are written out in an entry, wherever they are.
-pub(super) fn tokens(entry: &Value) -> Vec<String> {
-    let is_token = |name: &str| name == TOKEN_VARIABLE || name.eq_ignore_ascii_case("authorization");
-    match entry {
-        Value::String(text) => bearer(text).and_then(written_out).into_iter().collect(),
-        Value::Array(items) => items.iter().flat_map(tokens).collect(),
-        Value::Object(fields) => {
-            let of = |(name, value): (&String, &Value)| match value {
-                Value::String(text) if is_token(name) => {
-                    written_out(bearer(text).unwrap_or(text)).into_iter().collect()
-                }
-                value => tokens(value),
-            };
-            fields.iter().flat_map(of).collect()
+/// The values that are written out in a file and are not for showing, wherever they are: what is held for a program or a
+/// server, what comes after `Bearer`, and what has the form of a secret.
+pub(super) fn tokens(value: &Value) -> Vec<String> {
+    let mut found = Vec::new();
+    collect(value, false, &mut found);
+    found
+}
+
+fn collect(value: &Value, is_held: bool, found: &mut Vec<String>) {
+    match value {
+        Value::String(text) => {
+            let token = bearer(text);
+            if is_held || token.is_some() || without_secrets(value) != *value {
+                found.extend(written_out(token.unwrap_or(text)));
+            }
         }
-        _ => Vec::new(),
+        Value::Array(items) => items.iter().for_each(|item| collect(item, is_held, found)),
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                let holds = HOLDERS.iter().any(|holder| name.eq_ignore_ascii_case(holder));
+                collect(value, is_held || holds, found);
+            }
+        }
+        _ => {}
     }
 }
 
@@ -205,7 +216,8 @@ fn bearer(text: &str) -> Option<&str> {
 fn written_out(text: &str) -> Option<String> {
     let text = text.trim();
     let refers = ["${", "{file:", "{env:"].iter().any(|start| text.starts_with(start));
-    (!text.is_empty() && !refers).then(|| text.to_owned())
+    let is_switch = matches!(text, "true" | "false" | "0" | "1");
+    (!text.is_empty() && !refers && !is_switch).then(|| text.to_owned())
 }
 
 fn object(value: Value) -> Map<String, Value> {

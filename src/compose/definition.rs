@@ -30,6 +30,10 @@ pub struct Definition {
     /// What it would start, in a line, with variables as the file writes them: it is shown before anybody agreed. It is all
     /// there, however long it is.
     pub shown: String,
+    /// Where the paths lead that `shown` has with variables or `~`. It has their values, so it is for a terminal only;
+    /// whoever is not shown it has not been shown all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub leads: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub entrypoint: Option<Vec<Word>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -149,14 +153,16 @@ pub struct Offer {
 }
 
 impl Offer {
-    /// What it would start, a line each, and whether that is all of it.
+    /// What it would start, a line each, and whether that is all of it: nothing is cut, and no path is shown without where
+    /// it leads.
     #[must_use]
     pub fn lines(&self) -> (Vec<String>, bool) {
         let line = |definition: &Definition| format!("{}: {}", definition.name, definition.shown);
         let whole: Vec<String> = self.definitions.iter().take(LINES_MAX).map(line).collect();
         let mut lines: Vec<String> = whole.iter().map(|line| cut(line, LINE_CHARACTERS_MAX)).collect();
         let more = self.definitions.len().saturating_sub(LINES_MAX);
-        let is_all = more == 0 && lines == whole;
+        let is_plain = self.definitions.iter().all(|definition| definition.leads.is_empty());
+        let is_all = more == 0 && lines == whole && is_plain;
         if more > 0 {
             lines.push(format!("… and {more} more"));
         }

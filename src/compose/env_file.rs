@@ -8,15 +8,18 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     Environment,
-    variables::{Room, fill},
+    service::looks_secret,
+    variables::{Room, VARIABLE_BYTES, fill},
 };
 
 /// A file of variables that was read.
 #[derive(Debug, Default)]
 pub(super) struct Parsed {
     pub(super) variables: Environment,
-    /// The variables from outside of the file whose values are in one of it.
-    pub(super) used: BTreeMap<String, BTreeSet<String>>,
+    /// The variables from outside of the file that each one of it names, whether they are set or not.
+    pub(super) named: BTreeMap<String, BTreeSet<String>>,
+    /// The variables that have another one in them that looks like a secret.
+    pub(super) secretive: BTreeSet<String>,
 }
 
 /// Reads a file's text. `outside` has the variables that are not in it.
@@ -25,7 +28,7 @@ pub(super) struct Parsed {
 ///
 /// A sentence that names the line. No value is in it.
 pub(super) fn parse(text: &str, outside: &dyn Fn(&str) -> Option<String>, room: &mut Room) -> Result<Parsed, String> {
-    let Parsed { mut variables, mut used } = Parsed::default();
+    let Parsed { mut variables, mut named, mut secretive } = Parsed::default();
     let mut lines = text.trim_start_matches('\u{feff}').lines().enumerate();
     while let Some((at, line)) = lines.next() {
         let line = line.trim();
@@ -40,9 +43,10 @@ pub(super) fn parse(text: &str, outside: &dyn Fn(&str) -> Option<String>, room: 
             if !is_name(line) {
                 return Err(wrong("has no `=`"));
             }
+            named.entry(line.to_owned()).or_default().insert(line.to_owned());
             if let Some(value) = outside(line) {
                 room.take(value.len()).map_err(|problem| wrong(&problem))?;
-                used.insert(line.to_owned(), BTreeSet::from([line.to_owned()]));
+                secretive.remove(line);
                 variables.insert(line.to_owned(), value);
             }
             continue;
@@ -73,29 +77,40 @@ pub(super) fn parse(text: &str, outside: &dyn Fn(&str) -> Option<String>, room: 
         let value = match value {
             Value::AsItIs(text) => {
                 room.take(text.len()).map_err(|problem| wrong(&problem))?;
-                used.remove(name);
+                named.insert(name.to_owned(), BTreeSet::new());
+                secretive.remove(name);
                 text
             }
             Value::WithVariables(text) => {
                 let lookup = |name: &str| variables.get(name).cloned().or_else(|| outside(name));
                 let filled = fill(&text, &lookup, room).map_err(|problem| wrong(&problem))?;
+                let is_secretive = |name: &String| {
+                    secretive.contains(name) || lookup(name).is_some_and(|value| looks_secret(name, &value))
+                };
+                if filled.used.iter().any(is_secretive) {
+                    secretive.insert(name.to_owned());
+                } else {
+                    secretive.remove(name);
+                }
                 let mut from = BTreeSet::new();
-                for name in filled.used {
-                    match used.get(&name) {
+                for name in filled.named {
+                    match named.get(&name) {
                         Some(names) => from.extend(names.iter().cloned()),
-                        None if variables.contains_key(&name) => {}
                         None => {
                             from.insert(name);
                         }
                     }
                 }
-                used.insert(name.to_owned(), from);
+                // One that names all that those before it name: a file of such lines would grow by the square.
+                let bytes = from.iter().map(|name| name.len() + VARIABLE_BYTES).sum();
+                room.take(bytes).map_err(|problem| wrong(&problem))?;
+                named.insert(name.to_owned(), from);
                 filled.text
             }
         };
         variables.insert(name.to_owned(), value);
     }
-    Ok(Parsed { variables, used })
+    Ok(Parsed { variables, named, secretive })
 }
 
 enum Value {
@@ -158,13 +173,34 @@ mod tests {
     }
 
     #[test]
-    fn what_a_value_has_from_outside_is_known() {
-        let outside = |name: &str| name.starts_with("OUT").then(|| "x".to_owned());
-        let text = "A=${OUT_1}\nB=$A-${OUT_2:-}\nC='$OUT_3'\nOUT_4\nD=$C\n";
-        let parsed = parse(text, &outside, &mut Room::of(1000)).unwrap();
-        let of = |name: &str| parsed.used.get(name).into_iter().flatten().map(String::as_str).collect::<Vec<_>>();
-        assert_eq!((of("A"), of("B"), of("C")), (vec!["OUT_1"], vec!["OUT_1", "OUT_2"], vec![]));
-        assert_eq!((of("OUT_4"), of("D")), (vec!["OUT_4"], vec![]));
+    fn what_a_value_names_outside_is_known_whether_it_is_set_or_not() {
+        let text = "A=${OUT_1}\nB=$A-${OUT_2:-}${A:+${OUT_5:-$OUT_6}}\nC='$OUT_3'\nOUT_4\nD=$C\nA\n";
+        for value in [None, Some("x".to_owned())] {
+            let outside = |name: &str| value.clone().filter(|_| name.starts_with("OUT"));
+            let parsed = parse(text, &outside, &mut Room::of(10_000)).unwrap();
+            let of = |name: &str| parsed.named[name].iter().map(String::as_str).collect::<Vec<_>>();
+            assert_eq!((of("A"), of("C")), (vec!["A", "OUT_1"], vec![]));
+            assert_eq!((of("B"), of("D")), (vec!["OUT_1", "OUT_2", "OUT_5", "OUT_6"], vec![]));
+            assert_eq!(of("OUT_4"), ["OUT_4"]);
+            assert_eq!(parsed.named.len(), 5);
+        }
+        let square: String = (0..20_000).map(|at| format!("V{0}=$V{at}$X{at}\n", at + 1)).collect();
+        let grown = parse(&square, &|_| None, &mut Room::of(4 << 20)).unwrap_err();
+        assert!(grown.contains("too large"), "{grown}");
+    }
+
+    #[test]
+    fn a_value_that_has_a_secret_in_it_is_known() {
+        let outside = |name: &str| (name == "API_TOKEN").then(|| "hunter2".to_owned());
+        let text = "DB_PASSWORD=hunter3\nTAG=${DB_PASSWORD}\nDEEP=x${TAG}\nOF=${API_TOKEN:-}\nNO=${NO_TOKEN:-x}\n\
+                    WAS=$TAG\nWAS=1\nFILE_TOKEN=/run/x\nPATH_OF=$FILE_TOKEN\n";
+        let parsed = parse(text, &outside, &mut Room::of(10_000)).unwrap();
+        assert_eq!(parsed.secretive.iter().map(String::as_str).collect::<Vec<_>>(), ["DEEP", "OF", "TAG"]);
+    }
+
+    #[test]
+    fn a_file_that_grows_with_every_line_is_not_read_to_its_end() {
+        let outside = |_: &str| None;
         let doubling = format!("A={}\n{}", "x".repeat(100), "A=$A$A\n".repeat(1000));
         let grown = parse(&doubling, &outside, &mut Room::of(1 << 20)).unwrap_err();
         assert!(grown.contains("too large") || grown.contains("longer than"), "{grown}");

@@ -8,15 +8,15 @@ use super::{
     ComposeError, bytes_of,
     env_file::{self, Parsed},
     reader::Reading,
-    service::{Service, named, plain, truth},
+    service::{Service, looks_secret, named, plain, truth},
 };
-use crate::secrets::VALUE_BYTES_MAX;
+use crate::secrets::{REDACTED, VALUE_BYTES_MAX};
 
 /// Files of variables that one service may have.
 const FILES_MAX: usize = 16;
 
 /// With the service's name and what is between them, what a secret's name may have.
-const NAME_BYTES_MAX: usize = 128;
+pub(super) const NAME_BYTES_MAX: usize = 128;
 
 impl Service<'_> {
     pub(super) fn env_files(&mut self, value: &Value) {
@@ -57,8 +57,9 @@ impl Service<'_> {
         }
     }
 
-    /// Reads a file of variables. Until somebody has agreed to it nothing of one that is not in the folder is told, but that
-    /// it is read.
+    /// Reads a file of variables. Until somebody has agreed to it no value in it is told, and of one that is not in the
+    /// folder only how many variables it has, which other ones it names, and what is wrong with a line: the message of a
+    /// `${NAME:?message}` is the file's text.
     fn env_file(&mut self, at: &str, written: &str, path: &str, required: bool) {
         let path = self.file.folder.join(path);
         if !required && !path.exists() {
@@ -82,21 +83,23 @@ impl Service<'_> {
             env_file::parse(&text, &|name| variables.get(name).cloned(), room)
                 .map_err(|problem| format!("{said}: {problem}"))
         });
-        let Parsed { variables, used } = match parsed {
+        let Parsed { variables, named, .. } = match parsed {
             Ok(parsed) => parsed,
             Err(problem) => return self.error(at, problem),
         };
-        for names in used.values() {
+        for names in named.values() {
             self.uses(names);
         }
         let place = path.canonicalize().unwrap_or(path);
+        if written.contains('$') {
+            self.leads(&format!("reads variables from {}", place.display()));
+        }
         if place.starts_with(&self.file.folder) {
             self.shows(&format!("reads variables from {written}"));
-            self.uses(&variables.keys().cloned().collect());
+            self.uses(&named.keys().cloned().collect());
         } else {
             let place = if written.contains('$') { written.to_owned() } else { place.display().to_string() };
-            let what =
-                format!("reads variables from {place}, which is outside the folder ({} of them)", variables.len());
+            let what = format!("reads variables from {place}, which is outside the folder ({} of them)", named.len());
             self.shows(&what);
         }
         for (name, value) in variables {
@@ -105,6 +108,14 @@ impl Service<'_> {
     }
 
     pub(super) fn environment(&mut self, value: &Value) {
+        self.variables_of(value);
+        if !self.set.is_empty() {
+            let set = std::mem::take(&mut self.set).join(" ");
+            self.shows(&format!("environment {set}"));
+        }
+    }
+
+    fn variables_of(&mut self, value: &Value) {
         match value {
             Value::Null => {}
             Value::Object(variables) => {
@@ -138,14 +149,17 @@ impl Service<'_> {
 
     fn set(&mut self, at: &str, name: &str, written: &str) {
         if let Some(filled) = self.fill(at, written) {
+            // A token in the file itself is not for those who are shown what it would start, an agent for one.
+            let is_token = filled.named.is_empty() && looks_secret(name, &filled.text);
+            self.set.push(format!("{name}={}", if is_token { REDACTED } else { written }));
             self.variable_of(name, filled.text, !filled.used.is_empty());
         }
     }
 
     /// A variable that is passed on as it is where the broker was started.
     fn pass(&mut self, name: &str) {
+        self.uses(&BTreeSet::from([name.to_owned()]));
         if let Some(value) = self.variable(name) {
-            self.uses(&BTreeSet::from([name.to_owned()]));
             self.variable_of(name, value, true);
         }
     }

@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use super::{
     ComposeError, ComposeFile, Definition, Environment, Problem, Severity, bytes_of,
     env_file::{self, Parsed},
-    keys, service,
+    is_showable, keys, service,
     variables::Room,
 };
 use crate::{
@@ -37,8 +37,10 @@ pub(super) const PROBLEMS_MAX: usize = 1000;
 pub(super) struct Reading {
     pub(super) folder: PathBuf,
     pub(super) variables: Environment,
-    /// What values of `.env` are made of, of variables from elsewhere.
+    /// The variables from elsewhere that each one of `.env` names, whether they are set or not.
     pub(super) origins: BTreeMap<String, BTreeSet<String>>,
+    /// The variables of `.env` that have another one in them that looks like a secret.
+    pub(super) secretive: BTreeSet<String>,
     /// Where `.env` is, if it is a link that leads out of the folder.
     pub(super) env_elsewhere: Option<PathBuf>,
     pub(super) room: Room,
@@ -60,10 +62,13 @@ struct Lines {
 ///
 /// # Errors
 ///
-/// When it cannot be read, or is no Compose file at all.
+/// When it cannot be read, has a path that does not show whole, or is no Compose file at all.
 pub fn read(path: &Path, environment: &Environment) -> Result<ComposeFile, ComposeError> {
     let wrong = |source| ComposeError::Read { path: path.to_owned(), source };
     let path = path.canonicalize().map_err(wrong)?;
+    if !is_showable(&path) {
+        return Err(ComposeError::Unshowable { shown: displayable(&path.display().to_string(), usize::MAX) });
+    }
     let bytes = bytes_of(&path)?;
     let unlike = |problem: String| ComposeError::Parse { path: path.clone(), problem };
     let text = std::str::from_utf8(&bytes).map_err(|error| unlike(error.to_string()))?;
@@ -76,6 +81,7 @@ pub fn read(path: &Path, environment: &Environment) -> Result<ComposeFile, Compo
         folder: path.parent().map(Path::to_path_buf).unwrap_or_default(),
         variables: Environment::new(),
         origins: BTreeMap::new(),
+        secretive: BTreeSet::new(),
         env_elsewhere: None,
         room: Room::of(MADE_BYTES_MAX),
         volumes: BTreeSet::new(),
@@ -106,10 +112,12 @@ impl Reading {
             env_file::parse(&text, &|name| environment.get(name).cloned(), &mut self.room)
         });
         match parsed {
-            Ok(Parsed { variables, used }) => {
+            Ok(Parsed { variables, named, secretive }) => {
                 self.variables = variables;
-                self.origins = used;
-                self.origins.retain(|name, _| !environment.contains_key(name));
+                // Also of those that the person has set: what is shown is the same when they are not.
+                self.origins = named;
+                self.secretive = secretive;
+                self.secretive.retain(|name| !environment.contains_key(name));
             }
             Err(problem) => self.problem(".env", problem, Severity::Warning),
         }
@@ -163,10 +171,15 @@ impl Reading {
         definitions
     }
 
-    /// Folders are part of what is agreed to: a link in the working folder may be changed to lead elsewhere.
+    /// What is agreed to are the services that can be run, as they are shown: a variable that is set later must not bring
+    /// another one along. Folders are part of it, since a link in the working folder may be changed to lead elsewhere.
     fn finish(mut self, path: PathBuf, definitions: Vec<Definition>) -> ComposeFile {
-        for bind in definitions.iter().flat_map(|definition| &definition.binds) {
-            self.part(b"bind", bind.source.as_os_str().as_encoded_bytes());
+        for definition in &definitions {
+            self.part(b"name", definition.name.as_str().as_bytes());
+            self.part(b"show", definition.shown.as_bytes());
+            for bind in &definition.binds {
+                self.part(b"bind", bind.source.as_os_str().as_encoded_bytes());
+            }
         }
         if self.problems.len() >= PROBLEMS_MAX {
             let message = format!("has more than {PROBLEMS_MAX} problems, which are not all told");

@@ -8,7 +8,9 @@ use std::{
 use serde_json::{Map, Value, json};
 
 use super::{
-    Definition, Problem, Severity, keys,
+    Definition, Problem, Severity,
+    environment::NAME_BYTES_MAX,
+    keys,
     reader::{PROBLEMS_MAX, Reading},
     variables::{Filled, fill},
 };
@@ -31,7 +33,10 @@ pub(super) struct Service<'a> {
     name: &'a str,
     failed: bool,
     shown: Vec<String>,
-    from_outside: BTreeSet<String>,
+    /// Its `environment`, as it is shown.
+    pub(super) set: Vec<String>,
+    /// The variables it names, whether they are set or not.
+    named: BTreeSet<String>,
     pub(super) definition: Definition,
 }
 
@@ -43,11 +48,13 @@ pub(super) fn read(file: &mut Reading, name: &str, fields: &Map<String, Value>) 
         name,
         failed: false,
         shown: Vec::new(),
-        from_outside: BTreeSet::new(),
+        set: Vec::new(),
+        named: BTreeSet::new(),
         definition: Definition {
             name: server,
             image: String::new(),
             shown: String::new(),
+            leads: Vec::new(),
             entrypoint: None,
             command: None,
             environment: BTreeMap::new(),
@@ -89,8 +96,9 @@ impl Service<'_> {
         if let Some(volumes) = fields.get("volumes").filter(|value| !value.is_null()) {
             self.volumes(volumes);
         }
-        self.definition.user = fields.get("user").and_then(|value| self.scalar("user", value));
-        self.definition.working_dir = fields.get("working_dir").and_then(|value| self.scalar("working_dir", value));
+        self.definition.user = fields.get("user").and_then(|value| self.shown_scalar("user", value));
+        self.definition.working_dir =
+            fields.get("working_dir").and_then(|value| self.shown_scalar("working_dir", value));
         if self.definition.working_dir.as_ref().is_some_and(|folder| !folder.starts_with('/')) {
             self.error("working_dir", "has to be an absolute path in the container");
         }
@@ -153,7 +161,9 @@ impl Service<'_> {
         }
         for name in &filled.used {
             let value = self.variable(name).unwrap_or_default();
-            if value.contains('\0') || value.len() > VALUE_BYTES_MAX {
+            if name.len() > NAME_BYTES_MAX {
+                self.error(key, format!("the name `{}` is too long", named(name)));
+            } else if value.contains('\0') || value.len() > VALUE_BYTES_MAX {
                 self.error(key, format!("the value of `{name}` has a zero byte in it, or more than {VALUE_BYTES_MAX}"));
             } else if !value.is_empty() {
                 self.definition.values.insert(name.clone(), value);
@@ -163,14 +173,14 @@ impl Service<'_> {
     }
 
     fn bounds(&mut self, fields: &Map<String, Value>) {
-        if let Some(limit) = fields.get("mem_limit").and_then(|value| self.scalar("mem_limit", value)) {
+        if let Some(limit) = fields.get("mem_limit").and_then(|value| self.shown_scalar("mem_limit", value)) {
             match bytes_in(&limit) {
                 Some(bytes) if bytes >= MEMORY_BYTES_MIN => self.definition.memory_bytes = Some(bytes),
                 Some(_) => self.error("mem_limit", format!("has to be at least {MEMORY_BYTES_MIN} bytes")),
                 None => self.error("mem_limit", "has to be a number of bytes, or of b, k, m or g, as in 512m"),
             }
         }
-        if let Some(cpus) = fields.get("cpus").and_then(|value| self.scalar("cpus", value)) {
+        if let Some(cpus) = fields.get("cpus").and_then(|value| self.shown_scalar("cpus", value)) {
             match cpus.parse::<f64>() {
                 #[expect(clippy::cast_possible_truncation, reason = "checked to be a small number of CPUs")]
                 Ok(cpus) if (0.01..=1024.0).contains(&cpus) => self.definition.nano_cpus = Some((cpus * 1e9) as i64),
@@ -186,7 +196,10 @@ impl Service<'_> {
         }
         match fields.get("network_mode").map(|value| value.as_str()) {
             None => {}
-            Some(Some("none")) => self.definition.disable_network = true,
+            Some(Some("none")) => {
+                self.definition.disable_network = true;
+                self.shows("network_mode none");
+            }
             Some(_) => self.error("network_mode", "is not supported, but for `none`"),
         }
         let is_usual = |option: &Value| {
@@ -206,9 +219,10 @@ impl Service<'_> {
     }
 
     fn finish(mut self) -> Option<Definition> {
-        if !self.from_outside.is_empty() {
-            let names: Vec<&str> = self.from_outside.iter().map(String::as_str).collect();
-            let names = names.join(", ");
+        let origins = self.named.iter().filter_map(|name| self.file.origins.get(name)).flatten();
+        let names: BTreeSet<&str> = self.named.iter().chain(origins).map(String::as_str).collect();
+        if !names.is_empty() {
+            let names = names.into_iter().collect::<Vec<_>>().join(", ");
             if let Some(place) = self.file.env_elsewhere.clone() {
                 self.shows(&format!("reads variables from {}, which .env leads to", place.display()));
             }
@@ -229,13 +243,27 @@ impl Service<'_> {
         }
     }
 
+    /// The same, of a key that is shown as it is written.
+    fn shown_scalar(&mut self, key: &str, value: &Value) -> Option<String> {
+        let filled = self.scalar(key, value)?;
+        if let Some(written) = plain(value) {
+            self.shows(&format!("{key} {written}"));
+        }
+        Some(filled)
+    }
+
     /// Text with its variables filled in, which is kept and shown as it is then: no place for a secret.
     pub(super) fn text(&mut self, at: &str, written: &str) -> Option<String> {
         let filled = self.fill(at, written)?;
-        let secret = filled.used.iter().find(|name| looks_secret(name, &self.variable(name).unwrap_or_default()));
-        if let Some(name) = secret {
+        let what = |name: &String| {
+            let has_one = self.file.secretive.contains(name);
+            let is_one = looks_secret(name, &self.variable(name).unwrap_or_default());
+            is_one.then_some("looks").or(has_one.then_some("has something in it that looks"))
+        };
+        let secret = filled.used.iter().find_map(|name| Some((name, what(name)?)));
+        if let Some((name, what)) = secret {
             let why = format!(
-                "uses `{name}`, which looks like a secret and would be seen here: such values have their place in \
+                "uses `{name}`, which {what} like a secret and would be seen here: such values have their place in \
                  `environment`, `env_file`, `command` and `entrypoint`"
             );
             self.error(at, why);
@@ -249,7 +277,7 @@ impl Service<'_> {
         match fill(written, &|name| variables.get(name).cloned(), room) {
             Ok(filled) => {
                 self.warn_of_unset(at, &filled.unset);
-                self.uses(&filled.used);
+                self.uses(&filled.named);
                 Some(filled)
             }
             Err(problem) => {
@@ -259,12 +287,9 @@ impl Service<'_> {
         }
     }
 
-    /// Notes that variables are used, and with one of `.env` those that its value is made of.
+    /// Notes that variables are named. All of them are shown, set or not: they may be set when the service is started.
     pub(super) fn uses(&mut self, names: &BTreeSet<String>) {
-        for name in names {
-            self.from_outside.extend(self.file.origins.get(name).into_iter().flatten().cloned());
-        }
-        self.from_outside.extend(names.iter().cloned());
+        self.named.extend(names.iter().cloned());
     }
 
     fn warn_of_unset(&mut self, at: &str, unset: &BTreeSet<String>) {
@@ -289,6 +314,14 @@ impl Service<'_> {
     pub(super) fn shows(&mut self, what: &str) {
         match self.file.room.take(what.len()) {
             Ok(()) => self.shown.push(displayable(what, usize::MAX)),
+            Err(problem) => self.error("", problem),
+        }
+    }
+
+    /// Adds where a path leads that is shown as it is written.
+    pub(super) fn leads(&mut self, what: &str) {
+        match self.file.room.take(what.len()) {
+            Ok(()) => self.definition.leads.push(displayable(what, usize::MAX)),
             Err(problem) => self.error("", problem),
         }
     }
@@ -320,7 +353,7 @@ pub(super) fn named(name: &str) -> String {
 }
 
 /// Whether a value is named like a secret or has the form of one. A path to a secret is none.
-fn looks_secret(name: &str, value: &str) -> bool {
+pub(super) fn looks_secret(name: &str, value: &str) -> bool {
     let alone = json!({name: value});
     !value.is_empty() && !value.starts_with(['/', '.', '~']) && without_secrets(&alone) != alone
 }

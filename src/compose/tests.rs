@@ -79,7 +79,7 @@ services:
     init: true
   listed:
     image: example/listed
-    environment: [A=1, "B=${TOKEN}", TOKEN, NOWHERE]
+    environment: [A=1, "B=${TOKEN}", API_KEY=sk-of-the-file, TOKEN, NOWHERE]
     mem_limit: 1.5gb
 "#;
     let folder = folder(&[
@@ -107,10 +107,26 @@ services:
     assert_eq!(all.volumes, ["notes:/notes"]);
     assert_eq!((all.user.as_deref(), all.working_dir.as_deref()), (Some("1000:1000"), Some("/work")));
     assert_eq!((all.memory_bytes, all.nano_cpus, all.disable_network), (Some(512 << 20), Some(500_000_000), true));
-    assert!(all.shown.contains("image example/all:${TAG:-latest}"), "{}", all.shown);
-    assert!(all.shown.ends_with("is given the values of HOST, LEVEL, ONE, PLAIN, TAG, TOKEN"), "{}", all.shown);
+    let shown = all.shown.replace(&folder.path().canonicalize().unwrap().display().to_string(), "FOLDER");
+    insta::assert_snapshot!(shown.replace("; ", "\n"), @r"
+    image example/all:${TAG:-latest}
+    entrypoint /bin/server --flag two words
+    command serve ${NONE:-none} 3
+    reads variables from one.env
+    environment PLAIN=$$5 URL=https://${HOST}/x PORT=8080 ON=true
+    mounts FOLDER/data at /data
+    volume notes at /notes
+    mounts FOLDER/data at /more
+    user 1000:1000
+    working_dir /work
+    mem_limit 512m
+    cpus 0.5
+    network_mode none
+    is given the values of HOST, LEVEL, NONE, ONE, PLAIN, TAG, TOKEN
+    ");
     assert!(!format!("{all:?}{}", all.shown).contains("outside-token"));
-    assert_eq!(pairs(&listed.environment), ["A=1"]);
+    assert_eq!(pairs(&listed.environment), ["A=1", "API_KEY=sk-of-the-file"]);
+    assert!(listed.shown.contains("environment A=1 B=${TOKEN} API_KEY=[redacted]; mem_limit"), "{}", listed.shown);
     assert_eq!(pairs(&listed.secrets), ["B=outside-token", "TOKEN=outside-token"]);
     assert_eq!(listed.memory_bytes, Some(3 << 29));
 }
@@ -193,17 +209,21 @@ fn values_are_neither_shown_nor_kept_beside_the_file() {
     image: example/${TOKEN}
     user: ${API_KEY}
     volumes: ["${TOKEN}:/x"]
+    working_dir: /${PLAIN}
 "#;
     let folder = folder(&[
         (FILE, yaml),
-        (".env", "DIR=hunter2-dir\nPLACE=hunter2-place\nETC=etc\nTOKEN_FILE=/token\nAPI_KEY=hunter2-key\n"),
+        (
+            ".env",
+            "DIR=hunter2-dir\nPLACE=hunter2-place\nETC=etc\nTOKEN_FILE=/token\nAPI_KEY=hunter2-key\nPLAIN=a-${API_KEY}\n",
+        ),
         ("hunter2-dir/x", ""),
     ]);
     let file = read_in(&folder);
     let [words, mounted] = &file.definitions[..] else { panic!("{file:?}") };
     assert_eq!(
         words.shown,
-        "image example/words:${TAG}; entrypoint /server --level ${LEVEL:-info}; command --token=${TOKEN}-${NONE:-x} $$HOME; is given the values of TAG, TOKEN"
+        "image example/words:${TAG}; entrypoint /server --level ${LEVEL:-info}; command --token=${TOKEN}-${NONE:-x} $$HOME; is given the values of LEVEL, NONE, TAG, TOKEN"
     );
     let sealed: Vec<_> = words.sealed_values().collect();
     assert_eq!(sealed, [("words:=TOKEN".to_owned(), "outside-token")]);
@@ -216,6 +236,10 @@ fn values_are_neither_shown_nor_kept_beside_the_file() {
 
     assert!(mounted.shown.contains("mounts ./${DIR}:/data/${TOKEN_FILE}:ro; mounts ${DIR} at /${DIR}, writable"));
     assert!(mounted.binds[0].source.ends_with("hunter2-dir"));
+    let here = folder.path().canonicalize().unwrap().join("hunter2-dir");
+    let here = here.display();
+    let leads = [format!("mounts {here} at /data//token"), format!("mounts {here} at /hunter2-dir")];
+    assert_eq!((&mounted.leads, words.leads.len()), (&leads.to_vec(), 0));
     let shown =
         format!("{}{}", file.definitions.iter().map(|one| one.shown.as_str()).collect::<String>(), problems(&file));
     assert!(!shown.contains("hunter2") && !shown.contains("outside-token"), "{shown}");
@@ -233,6 +257,7 @@ fn values_are_neither_shown_nor_kept_beside_the_file() {
     error: line 14: services.secretive.image: uses `TOKEN`, which looks like a secret and would be seen here: such values have their place in `environment`, `env_file`, `command` and `entrypoint`
     error: line 15: services.secretive.user: uses `API_KEY`, which looks like a secret and would be seen here: such values have their place in `environment`, `env_file`, `command` and `entrypoint`
     error: line 16: services.secretive.volumes[0]: uses `TOKEN`, which looks like a secret and would be seen here: such values have their place in `environment`, `env_file`, `command` and `entrypoint`
+    error: line 17: services.secretive.working_dir: uses `PLAIN`, which has something in it that looks like a secret and would be seen here: such values have their place in `environment`, `env_file`, `command` and `entrypoint`
     ");
 }
 
@@ -252,7 +277,7 @@ fn what_a_person_agrees_to_is_told_whole() {
     let shown = file.definitions[0].shown.clone();
     assert!(shown.contains(&format!("command {long} last; reads variables from in.env; ")), "{shown}");
     let rest = format!(
-        "reads variables from {path}, which is outside the folder (1 of them); is given the values of DEEP, HIDDEN, IN, MADE, WITHIN"
+        "reads variables from {path}, which is outside the folder (1 of them); is given the values of DEEP, HIDDEN, IN, IN_VAIN, MADE, WITHIN"
     );
     assert!(shown.ends_with(&rest), "{shown}");
     let offer = file.offer(false);
@@ -264,6 +289,19 @@ fn what_a_person_agrees_to_is_told_whole() {
     std::os::unix::fs::symlink(&path, linked.path().join(".env")).unwrap();
     let shown = read_in(&linked).definitions[0].shown.clone();
     assert!(shown.contains(&format!("reads variables from {path}, which .env leads to; is given")), "{shown}");
+
+    let led = self::folder(&[
+        (FILE, "services: {a: {image: x, volumes: [\"${DIR}:/srv\"], env_file: \"${ONE}.env\"}, b: {image: x}}"),
+        (".env", "DIR=/srv\nONE=one\n"),
+        ("one.env", "A=1\n"),
+    ]);
+    let file = read_in(&led);
+    let path = led.path().canonicalize().unwrap().join("one.env").display().to_string();
+    let leads = [format!("reads variables from {path}"), "mounts /srv at /srv".to_owned()];
+    assert_eq!(file.definitions[0].leads, leads, "also where what is written has the same text in it");
+    let offer = file.offer(false);
+    assert!(!offer.lines().1 && offer.notice().contains("That is not all of it"), "{}", offer.notice());
+    assert!(!offer.notice().contains(&path), "where it leads is not for everybody: {}", offer.notice());
 
     let many: String = (0..20).map(|at| format!("  s{at}: {{image: x}}\n")).collect();
     let folder = self::folder(&[(FILE, &format!("services:\n{many}"))]);
@@ -298,6 +336,13 @@ fn a_file_that_grows_when_it_is_read_is_not_read_to_its_end() {
     ]);
     let told = problems(&read_in(&kept));
     assert!(told.contains("is too long") && told.contains("the value of `B` is longer than 65536 bytes"), "{told}");
+    let worded = folder(&[
+        (FILE, &format!("services: {{a: {{image: x, command: [\"${long}\"]}}, b: {{image: x}}}}")),
+        (".env", &format!("{long}=1\n")),
+    ]);
+    let file = read_in(&worded);
+    assert!(problems(&file).contains("services.a.command: the name `NNN"), "{}", problems(&file));
+    assert_eq!(file.definitions.len(), 1, "a name that cannot be kept leaves its own service out, and no other");
 }
 
 #[test]
@@ -334,6 +379,39 @@ fn what_is_agreed_to_is_all_that_counts() {
 }
 
 #[test]
+fn a_consent_is_to_what_was_shown_whatever_is_set_later() {
+    let yaml = r#"services:
+  a:
+    image: x:${TAG:+$LATER_1}
+    command: ["${LATER_2:-}", "${FLAG-${LATER_3:+${LATER_4:-$LATER_5}}}"]
+    environment: [LATER_6, "X=${MADE:-}"]
+    env_file: [a.env]
+"#;
+    let (later, made) = ("LATER_7\nA=${LATER_8:-}\n", "MADE=${TAG-${LATER_9}}\n");
+    let folder = folder(&[(FILE, yaml), ("a.env", later), (".env", made)]);
+    let reads = |variables: &[(&str, &str)]| {
+        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        read(&folder.path().join(FILE), &variables).unwrap()
+    };
+    let before = reads(&[]);
+    let all: Vec<String> = (1..=9).map(|at| format!("LATER_{at}")).collect();
+    assert!(before.definitions[0].shown.contains("is given the values of A, FLAG, LATER_1, LATER_2"));
+    assert!(all.iter().all(|name| before.definitions[0].shown.contains(name)), "{}", before.definitions[0].shown);
+    let all = all.iter().map(String::as_str).chain(["TAG", "FLAG", "MADE"]);
+    let after = reads(&all.map(|name| (name, "v")).collect::<Vec<_>>());
+    assert_eq!((&after.definitions[0].shown, &after.hash), (&before.definitions[0].shown, &before.hash));
+
+    let yaml = "services:\n  shown: {image: x}\n  extra: {image: example/extra, command: [\"${CI:?}\"]}\n";
+    fs::write(folder.path().join(FILE), yaml).unwrap();
+    let (without, with) = (reads(&[]), reads(&[("CI", "1")]));
+    assert_eq!((without.definitions.len(), with.definitions.len()), (1, 2));
+    assert_ne!(without.hash, with.hash, "a service that was not shown was not agreed to");
+    fs::write(folder.path().join(FILE), "services: {a: {image: x, volumes: [\"./:/x:${MODE:-ro}\"]}}").unwrap();
+    let (reading, writing) = (reads(&[("MODE", "ro")]), reads(&[("MODE", "rw")]));
+    assert_ne!(reading.hash, writing.hash, "that it may write there is shown");
+}
+
+#[test]
 fn what_is_no_compose_file_is_refused() {
     for text in ["", "[]", "a: 1", "services: []", "services: {a: {image: x}, a: {image: y}}", "\u{0}", "services: {"] {
         let folder = folder(&[(FILE, text)]);
@@ -344,6 +422,21 @@ fn what_is_no_compose_file_is_refused() {
     let folder = folder(&[(FILE, "")]);
     fs::File::create(folder.path().join(FILE)).unwrap().set_len(10 << 20).unwrap();
     assert!(matches!(read(&folder.path().join(FILE), &environment()), Err(ComposeError::TooLarge { .. })));
+}
+
+#[test]
+fn a_path_that_does_not_show_is_refused() {
+    let folder = folder(&[
+        ("\u{1b}[2Kgone/gordon-mcp.yml", "services: {a: {image: x}}"),
+        ("data\u{202e}/x", ""),
+        (FILE, "services: {a: {image: x, volumes: [\"./link:/x\"]}, b: {image: x}}"),
+    ]);
+    let refused = read(&folder.path().join("\u{1b}[2Kgone").join(FILE), &environment()).unwrap_err();
+    assert!(matches!(&refused, ComposeError::Unshowable { shown } if shown.contains(" [2Kgone")), "{refused}");
+    std::os::unix::fs::symlink(folder.path().join("data\u{202e}"), folder.path().join("link")).unwrap();
+    let file = read_in(&folder);
+    assert!(problems(&file).contains("has characters that do not show"), "{}", problems(&file));
+    assert_eq!(file.definitions.len(), 1);
 }
 
 #[test]

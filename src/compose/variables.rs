@@ -15,7 +15,7 @@ const TEXT_BYTES_MAX: usize = 256 << 10;
 const PIECES_MAX: usize = 10_000;
 
 /// What a variable costs beside its value: a file may have a great many that are empty.
-const VARIABLE_BYTES: usize = 64;
+pub(super) const VARIABLE_BYTES: usize = 64;
 
 /// What a file may still grow by while it is read: one bound for everything that is made of it.
 #[derive(Debug)]
@@ -53,6 +53,8 @@ pub(super) struct Filled {
     pub(super) pieces: Vec<Piece>,
     /// The variables whose values are in it.
     pub(super) used: BTreeSet<String>,
+    /// All that it names, whether they have a value or not, also within what is not used: who agrees to it agrees to these.
+    pub(super) named: BTreeSet<String>,
     /// Those that have no value and no default: empty, as Compose has it.
     pub(super) unset: BTreeSet<String>,
 }
@@ -86,6 +88,7 @@ impl Filled {
     }
 
     fn put(&mut self, name: &str, value: Option<String>) -> Result<(), String> {
+        self.named.insert(name.to_owned());
         let Some(value) = value else {
             self.unset.insert(name.to_owned());
             return Ok(());
@@ -173,6 +176,8 @@ fn braced<'a>(
     let anything: &dyn Fn(&str) -> Option<String> = &|_| Some("x".to_owned());
     let mut other = Filled::default();
     let after = append(rest, if is_used { lookup } else { anything }, &mut other, depth + 1)?;
+    filled.named.insert(name.to_owned());
+    filled.named.append(&mut other.named);
     match (operator, there) {
         (Some('-' | '?'), Some(value)) => filled.put(name, Some(value))?,
         (Some('-'), None) | (Some('+'), Some(_)) => filled.append(other)?,
@@ -274,5 +279,18 @@ mod tests {
         let (text, value) = (|text: &str| Piece::Text(text.into()), |name: &str| Piece::Value(name.into()));
         let pieces = [text("a "), value("SET"), text(" "), text("b"), value("EMPTY"), text(" $")];
         assert_eq!(filled.pieces, pieces);
+    }
+
+    #[test]
+    fn what_is_named_does_not_depend_on_what_is_set() {
+        for template in ["$A", "${A}", "${A:-x}", "${A:+x}", "${A:-$B}", "${A-${B:+${C:-$D}}}", "${A+${B:-${C-$D}}}"] {
+            let named = |lookup: &dyn Fn(&str) -> Option<String>| {
+                fill(template, lookup, &mut Room::of(1000)).unwrap().named.into_iter().collect::<String>()
+            };
+            let all: String = template.chars().filter(char::is_ascii_uppercase).collect();
+            for value in [None, Some(String::new()), Some("x".to_owned())] {
+                assert_eq!(named(&|_| value.clone()), all, "{template} with {value:?}");
+            }
+        }
     }
 }

@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::{Map, Value};
 
-use super::service::Service;
+use super::{is_showable, service::Service};
 use crate::{catalog::entry::Bind, supervisor::permitted};
 
 /// Options of the short form that say nothing here: SELinux labels, and how other systems cache.
@@ -89,14 +89,22 @@ impl Service<'_> {
             }
             Source::Volume(name) => {
                 self.warning("volumes", format!("`{}` is each session's own, and ends with it", said.part(&name)));
+                self.shows(&match said.written {
+                    Some(written) => format!("volume {written}"),
+                    None => format!("volume {name} at {target}"),
+                });
                 let mode = if read_only { ":ro" } else { "" };
                 self.definition.volumes.push(format!("{name}:{target}{mode}"));
             }
             Source::Folder(path) => {
                 let source = self.resolved(&path, said)?;
+                let whole = format!("mounts {} at {target}", source.display());
                 let what = match said.written {
-                    Some(written) => format!("mounts {written}"),
-                    None => format!("mounts {} at {target}", source.display()),
+                    Some(written) => {
+                        self.leads(&whole);
+                        format!("mounts {written}")
+                    }
+                    None => whole,
                 };
                 self.shows(&format!("{what}{}", if read_only { "" } else { ", writable" }));
                 self.definition.binds.push(Bind { source, target, read_only });
@@ -119,8 +127,8 @@ impl Service<'_> {
         };
         let name = |path: &Path| said.part(&path.display().to_string());
         let resolved = path.canonicalize().map_err(|_| format!("there is no {}", name(&path)))?;
-        if resolved.to_str().is_none() {
-            return Err(format!("{} is no text", name(&resolved)));
+        if !is_showable(&resolved) {
+            return Err(format!("{} has characters that do not show, or is no text", name(&resolved)));
         }
         permitted(&resolved, None).map_err(|refused| match said.written {
             Some(written) => format!("a container never sees what {written} leads to"),

@@ -4,7 +4,7 @@
 //! Who offers a file has read it; what is looked at here is whether it was agreed to, and whether the operator's own rules
 //! let each service in. Nothing is started here: servers are started when a client is there.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use rmcp::model::{ElicitRequest, ElicitRequestParams, ElicitationSchema, InputRequest};
 use serde_json::{Value, json};
@@ -47,12 +47,13 @@ impl Tools {
         Ok(Taken::Taken(left_out))
     }
 
-    /// Keeps that a person has agreed to a file. Sessions that wait for that have its services at once.
+    /// Keeps that a person has agreed to a file. Sessions that wait for that have its services at once, but for those that
+    /// are given back, with the reason.
     ///
     /// # Errors
     ///
     /// When that could not be recorded or kept, in words.
-    pub async fn agree_to(&self, principal: &Principal, hash: &str, file: &str) -> Result<(), String> {
+    pub async fn agree_to(&self, principal: &Principal, hash: &str, file: &str) -> Result<Vec<String>, String> {
         self.context.agree(principal, hash, file).await
     }
 
@@ -100,27 +101,31 @@ impl Context {
         if !yes {
             return;
         }
-        if let Err(error) = self.agree(session.principal(), &offer.hash, &offer.file).await {
-            tracing::warn!(error, "that a Compose file was agreed to could not be kept");
+        match self.agree(session.principal(), &offer.hash, &offer.file).await {
+            Ok(left_out) => {
+                // The question is over: nobody is there to be told.
+                for problem in left_out {
+                    tracing::warn!(problem, "a service of a Compose file is left out");
+                }
+            }
+            Err(error) => tracing::warn!(error, "that a Compose file was agreed to could not be kept"),
         }
     }
 
-    /// Keeps that somebody agreed to a file, and gives its services to the sessions that wait for that.
-    async fn agree(self: &Arc<Self>, principal: &Principal, hash: &str, file: &str) -> Result<(), String> {
+    /// Keeps that somebody agreed to a file, and gives its services to the sessions that wait for that. Gives back those
+    /// that are left out in one of them, with the reason.
+    async fn agree(self: &Arc<Self>, principal: &Principal, hash: &str, file: &str) -> Result<Vec<String>, String> {
         self.noted(None, principal, &format!("trust {file} {hash}")).await?;
         self.store.put_consent(hash, file, self.clock.now()).await.map_err(|error| chain(&error))?;
+        let mut all_left_out = BTreeSet::new();
         for session in self.sessions.waiting_for(hash) {
             let Some(offer) = session.offer_of(hash) else { continue };
             match self.take(&session, &offer).await {
-                Ok(left_out) => {
-                    for problem in left_out {
-                        tracing::warn!(problem, "a service of a Compose file is left out");
-                    }
-                }
+                Ok(left_out) => all_left_out.extend(left_out),
                 Err(error) => tracing::warn!(error, "a Compose file that was agreed to could not be used"),
             }
         }
-        Ok(())
+        Ok(all_left_out.into_iter().collect())
     }
 
     async fn noted(&self, session: Option<&Session>, principal: &Principal, name: &str) -> Result<(), String> {

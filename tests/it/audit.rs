@@ -2,9 +2,8 @@
 
 use http::Method;
 use serde_json::{Value, json};
-use sqlx::{ConnectOptions as _, sqlite::SqliteConnectOptions};
 
-use crate::support::{Era, FixtureCatalog, TestBroker, process::Home};
+use crate::support::{Era, FixtureCatalog, TestBroker, database, process::Home};
 
 fn two() -> FixtureCatalog {
     FixtureCatalog::new().server("one", &[], &[]).server("two", &[], &[])
@@ -181,8 +180,7 @@ async fn a_log_that_was_cut_at_either_end_is_found_out() {
     assert_eq!(refused.code(), 1);
     assert!(refused.err().contains("not what was signed"), "{}", refused.err());
 
-    let path = home.data().join("broker.sqlite");
-    let mut database = SqliteConnectOptions::new().filename(&path).connect().await.unwrap();
+    let mut database = database(&home.data()).await;
     let cut = "DROP TRIGGER audit_opened_stays; DROP TRIGGER audit_closed_stays;
                DELETE FROM audit_closed WHERE seq > 6; DELETE FROM audit_opened WHERE seq > 6;";
     sqlx::raw_sql(cut).execute(&mut database).await.unwrap();

@@ -254,6 +254,29 @@ async fn a_token_that_is_in_the_file_already_is_not_shown_either() {
 }
 
 #[tokio::test]
+async fn what_other_entries_are_started_with_is_not_shown() {
+    let (user, path) = user_of_cursor();
+    let file = r#"{"mcpServers": {
+  "one": {"url": "https://one.example/mcp", "headers": {"X-Key": "Basic hunter-1", "Y": "Bearer ${env:KEY}"}}, "two": {
+    "command": "npx", "args": ["--debug", "--key=ghp_012345678901234567890123456789012345"],
+    "env": {"DEBUG": "true", "NPX_PASSWORD": "hunter\n2", "SHORT": "db"}
+  }
+}}
+"#;
+    fs::write(&path, file).unwrap();
+    let shown = user.client(&["connect", "cursor", "--print"]).await.ok();
+    assert!(shown.contains("+") && shown.contains("\"mcp-broker\": {"), "{shown}");
+    assert!(!shown.contains("hunter") && !shown.contains("ghp_") && !shown.contains("\"db\""), "{shown}");
+    for kept in ["\"NPX_PASSWORD\": \"<token>\"", "\"DEBUG\": \"true\"", "--debug", "Bearer ${env:KEY}"] {
+        assert!(shown.contains(kept), "{kept}: {shown}");
+    }
+    // What is written so that it cannot be found again is not shown at all.
+    fs::write(&path, file.replace("hunter", "\\u0068unter")).unwrap();
+    let shown = user.client(&["connect", "cursor", "--print"]).await.ok();
+    assert!(shown.contains("\"mcp-broker\": {") && !shown.contains("unter"), "{shown}");
+}
+
+#[tokio::test]
 async fn showing_makes_neither_a_token_nor_a_broker() {
     let user = User::new();
     let data = user.folder().join(".local/share/mcp-broker");

@@ -4,13 +4,12 @@ use std::{path::Path, process::Stdio};
 
 use rmcp::model::ClientCapabilities;
 use serde_json::json;
-use sqlx::{ConnectOptions as _, Connection as _, Row as _, sqlite::SqliteConnectOptions};
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    process::Child,
-};
+use sqlx::{Connection as _, Row as _};
+use tokio::{io::AsyncReadExt as _, process::Child};
 
-use crate::support::{Era, FixtureCatalog, TestClient, broker::eventually, client::all_capabilities, process::Home};
+use crate::support::{
+    Era, FixtureCatalog, TestClient, broker::eventually, client::all_capabilities, database, process::Home,
+};
 
 const FILE: &str = "services:\n  time:\n    image: mcp/time\n  fs:\n    image: mcp/filesystem\n    command: [/rootfs]\n    volumes:\n      - .:/rootfs\n";
 
@@ -224,9 +223,8 @@ async fn what_is_not_supported_is_named_and_the_rest_is_used() {
 }
 
 /// Looks at what is kept, or changes what may be.
-async fn database(home: &Home, sql: &'static str) -> i64 {
-    let options = SqliteConnectOptions::new().filename(home.data().join("broker.sqlite"));
-    let mut connection = options.connect().await.unwrap();
+async fn kept(home: &Home, sql: &'static str) -> i64 {
+    let mut connection = database(&home.data()).await;
     let found = sqlx::query(sql).fetch_optional(&mut connection).await.unwrap();
     connection.close().await.unwrap();
     found.map_or(0, |row| row.get(0))
@@ -243,15 +241,15 @@ async fn a_service_that_is_gone_takes_its_secrets_along_and_none_is_kept_in_the_
     let working = begin().await;
     assert_eq!(working.servers().await, ["one", "two"]);
     working.end().await;
-    assert_eq!(database(&home, "SELECT count(*) FROM secrets").await, 2);
-    let kept = "SELECT count(*) FROM session_compose WHERE definition LIKE '%hunter2%'";
-    assert_eq!(database(&home, kept).await, 0, "a command line is kept without its values");
+    assert_eq!(kept(&home, "SELECT count(*) FROM secrets").await, 2);
+    let open = "SELECT count(*) FROM session_compose WHERE definition LIKE '%hunter2%'";
+    assert_eq!(kept(&home, open).await, 0, "a command line is kept without its values");
     std::fs::write(&file, "services: {two: {image: example/two, environment: [TOKEN]}}").unwrap();
     let working = begin().await;
     assert_eq!(working.servers().await, ["two"]);
     working.end().await;
-    assert_eq!(database(&home, "SELECT count(*) FROM secrets WHERE name = 'two:TOKEN'").await, 1);
-    assert_eq!(database(&home, "SELECT count(*) FROM secrets").await, 1);
+    assert_eq!(kept(&home, "SELECT count(*) FROM secrets WHERE name = 'two:TOKEN'").await, 1);
+    assert_eq!(kept(&home, "SELECT count(*) FROM secrets").await, 1);
 }
 
 #[tokio::test]
@@ -262,14 +260,14 @@ async fn a_file_that_cannot_be_kept_changes_nothing_and_goes_on_waiting() {
     assert_eq!(working.servers().await, Vec::<String>::new());
     let full = "CREATE TRIGGER full BEFORE INSERT ON session_servers WHEN new.server = 'two'
                 BEGIN SELECT RAISE(ABORT, 'disk full'); END";
-    database(&home, full).await;
+    kept(&home, full).await;
     home.run(&["compose", "trust", &path]).await.ok();
     assert_eq!(working.servers().await, Vec::<String>::new());
     for rows in ["SELECT count(*) FROM session_compose", "SELECT count(*) FROM secrets"] {
-        assert_eq!(database(&home, rows).await, 0, "{rows}");
+        assert_eq!(kept(&home, rows).await, 0, "{rows}");
     }
     assert!(working.client.call("mcp-list", json!({})).await.to_string().contains("compose trust"));
-    database(&home, "DROP TRIGGER full").await;
+    kept(&home, "DROP TRIGGER full").await;
     home.run(&["compose", "trust", &path]).await.ok();
     assert_eq!(working.servers().await, ["one", "two"], "it is taken when it can be");
     working.end().await;
@@ -298,6 +296,25 @@ async fn nobody_is_asked_about_what_does_not_fit_into_the_question() {
 }
 
 #[tokio::test]
+async fn nobody_is_asked_about_a_path_without_where_it_leads() {
+    let home = home("services: {a: {image: x, volumes: [\"${DIR}:/srv\"]}}");
+    std::fs::write(work(&home).join(".env"), "DIR=/srv\n").unwrap();
+    for era in [Era::Legacy, Era::Modern] {
+        let working = Working::begin(&home, &work(&home), &[], era, all_capabilities()).await;
+        let listed = working.client.call("mcp-list", json!({})).await.to_string();
+        assert!(listed.contains("mounts ${DIR}:/srv, writable"), "{listed}");
+        assert!(listed.contains("That is not all of it: `mcp-broker compose check"), "{listed}");
+        assert_eq!(working.client.told().asked, Vec::<String>::new());
+        working.end().await;
+    }
+    let path = work(&home).join("gordon-mcp.yml").display().to_string();
+    for command in ["check", "trust"] {
+        let shown = home.run(&["compose", command, &path]).await.ok();
+        assert!(shown.contains("\n  a: that mounts /srv at /srv\n"), "{shown}");
+    }
+}
+
+#[tokio::test]
 async fn an_offer_that_is_too_large_is_left_out_and_says_so() {
     let home = home("services: {a: {image: x, env_file: [large.env]}}");
     // In JSON each of these is six bytes.
@@ -307,24 +324,16 @@ async fn an_offer_that_is_too_large_is_left_out_and_says_so() {
     assert_eq!(working.servers().await, Vec::<String>::new());
     let said = working.end().await;
     assert!(said.contains("is left alone") && said.contains("bytes with the variables of its services"), "{said}");
+    let path = work(&home).join("gordon-mcp.yml").display().to_string();
+    for command in ["check", "trust"] {
+        let refused = home.run(&["compose", command, &path]).await;
+        assert!(refused.code() == 1 && refused.err().contains("are the most"), "{}", refused.err());
+    }
+    assert!(!home.run(&["compose", "ls"]).await.ok().contains(&path), "what is never used is not agreed to");
     let named = ["stdio", "--compose", "gordon-mcp.yml"];
     let refused = home.command(&named).current_dir(work(&home)).stdin(Stdio::null()).output().await.unwrap();
     assert!(!refused.status.success());
     assert!(String::from_utf8_lossy(&refused.stderr).contains("are the most"));
-
-    let broker = home.serve().await;
-    let mut stream = tokio::net::UnixStream::connect(home.data().join("broker.sock")).await.unwrap();
-    let length = (8 << 20) + 1;
-    let head = format!(
-        "POST /stdio HTTP/1.1\r\nhost: broker\r\nconnection: upgrade\r\nupgrade: mcp-stdio\r\ncontent-length: {length}\r\n\r\n"
-    );
-    stream.write_all(head.as_bytes()).await.unwrap();
-    stream.write_all(&vec![b' '; length]).await.unwrap();
-    let mut answer = vec![0; 1000];
-    let read = stream.read(&mut answer).await.unwrap();
-    let answer = String::from_utf8_lossy(&answer[..read]);
-    assert!(answer.starts_with("HTTP/1.1 413 ") && answer.contains("has more than 8388608 bytes"), "{answer}");
-    broker.terminate().await;
 }
 
 #[tokio::test]
@@ -367,6 +376,12 @@ async fn the_operators_rules_and_everybodys_servers() {
     assert_eq!(working.servers().await, ["time"]);
     let said = working.end().await;
     assert!(said.contains("fs: the operator does not allow this server"), "{said}");
+    // Who waits for somebody to agree has what the rules leave, and who agrees is told of the rest.
+    let waiting = Working::silent(&home, Era::Legacy).await;
+    let agreed = home.run(&["compose", "trust", &file]).await;
+    assert!(agreed.err().contains("left out: fs: the operator does not allow this server"), "{}", agreed.err());
+    assert_eq!(waiting.servers().await, ["time"]);
+    waiting.end().await;
     let data = home.data().display().to_string();
     std::fs::write(&file, format!("services: {{spy: {{image: x, volumes: [\"{data}:/x:ro\"]}}}}")).unwrap();
     let working = Working::begin(&home, home.path(), &named, Era::Legacy, ClientCapabilities::default()).await;

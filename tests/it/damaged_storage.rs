@@ -1,10 +1,7 @@
 //! A database that is broken or was cut short, a clock that jumps, names that are no names, and questions asked while
 //! everything is written.
 
-use std::{
-    fs::OpenOptions,
-    io::{Seek as _, SeekFrom, Write as _},
-};
+use std::fs::OpenOptions;
 
 use futures_util::future::join_all;
 use http::Method;
@@ -39,26 +36,6 @@ async fn a_database_that_is_none_is_named_and_left_alone() {
         assert!(said.contains("broker.sqlite") && said.contains("not a database"), "{command:?}: {said}");
     }
     assert_eq!(std::fs::read(&path).unwrap(), broken, "whoever repairs it finds it as it was");
-}
-
-#[tokio::test]
-async fn a_page_that_was_overwritten_is_found() {
-    let home = home();
-    let (broker, client) = busy(&home).await;
-    for _ in 0..40 {
-        client.ok("fixture__echo", json!({"text": "x".repeat(2000)})).await;
-    }
-    broker.terminate().await;
-    let path = home.data().join("broker.sqlite");
-    let mut file = OpenOptions::new().write(true).open(&path).unwrap();
-    let pages = file.metadata().unwrap().len() / 4096;
-    file.seek(SeekFrom::Start(pages / 2 * 4096)).unwrap();
-    file.write_all(&[0xa5; 8192]).unwrap();
-    drop(file);
-    let doctor = home.run(&["doctor"]).await;
-    let said = format!("{}{}", doctor.out(), doctor.err());
-    assert_ne!(doctor.code(), 0, "{said}");
-    assert!(said.contains("database") || said.contains("log"), "{said}");
 }
 
 #[tokio::test]
@@ -114,8 +91,7 @@ async fn names_that_are_no_names_are_recorded_and_give_a_terminal_no_orders() {
     let name = "fixture__\u{1b}[2J\u{7}\n\u{202e}\u{0}odd";
     let refused = client.exec(None, name, json!({})).await;
     assert!(!refused.is_ok(), "{refused}");
-    let shown = home.run(&["audit", "--status", "refused"]).await.ok();
-    let shown = if shown.contains("odd") { shown } else { home.run(&["audit"]).await.ok() };
+    let shown = home.run(&["audit", "--status", "error"]).await.ok();
     assert!(shown.contains("odd"), "{shown}");
     assert!(!shown.contains(['\u{1b}', '\u{7}', '\u{202e}', '\u{0}']), "{shown:?}");
     assert_eq!(broker.terminate().await, 0);

@@ -2,9 +2,9 @@
 
 use http::Method;
 use serde_json::{Value, json};
-use sqlx::{ConnectOptions as _, Connection as _, sqlite::SqliteConnectOptions};
+use sqlx::Connection as _;
 
-use crate::support::{Era, FixtureCatalog, TestBroker, TestClient};
+use crate::support::{Era, FixtureCatalog, TestBroker, TestClient, database};
 
 fn catalog() -> FixtureCatalog {
     let config = "    config:\n      - {name: C, type: object, properties: {word: {type: string}}}";
@@ -158,8 +158,7 @@ async fn a_shared_server_goes_on_for_others_when_it_cannot_be_put_on() {
     let pid = async || client.ok("common__pid", json!({})).await.structured_content;
     let before = pid().await;
 
-    let options = SqliteConnectOptions::new().filename(broker.folder().join("broker.sqlite"));
-    let mut disk = options.connect().await.unwrap();
+    let mut disk = database(broker.folder()).await;
     let full = "CREATE TRIGGER full BEFORE INSERT ON session_servers BEGIN SELECT RAISE(ABORT, 'disk full'); END";
     sqlx::raw_sql(full).execute(&mut disk).await.unwrap();
     let (status, refused) = broker.rest(Method::POST, "/v1/sessions", Some(wanted)).await;

@@ -2,9 +2,9 @@
 
 use http::Method;
 use serde_json::{Value, json};
-use sqlx::{ConnectOptions as _, Connection as _, Row as _, sqlite::SqliteConnectOptions};
+use sqlx::{Connection as _, Row as _};
 
-use crate::support::{BrokerProcess, Era, FixtureCatalog, TestBroker, TestClient, process::Home};
+use crate::support::{BrokerProcess, Era, FixtureCatalog, TestBroker, TestClient, database, process::Home};
 
 fn catalog() -> FixtureCatalog {
     let config =
@@ -240,15 +240,15 @@ async fn the_doctor_looks_at_the_database_and_the_log() {
     assert!(said.contains("ok       database: whole") && said.contains("ok       audit log: intact"), "{said}");
     broker.terminate().await;
     // The page that an index begins at is overwritten.
-    let database = home.data().join("broker.sqlite");
-    let mut connection = SqliteConnectOptions::new().filename(&database).connect().await.unwrap();
+    let mut connection = database(&home.data()).await;
     let row = sqlx::query("SELECT rootpage FROM sqlite_schema WHERE name = 'sessions_by_use'");
     let page: i64 = row.fetch_one(&mut connection).await.unwrap().get(0);
     connection.close().await.unwrap();
-    let mut bytes = std::fs::read(&database).unwrap();
+    let path = home.data().join("broker.sqlite");
+    let mut bytes = std::fs::read(&path).unwrap();
     let begin = (usize::try_from(page).unwrap() - 1) * 4096;
     bytes[begin..begin + 4096].fill(0x5a);
-    std::fs::write(&database, bytes).unwrap();
+    std::fs::write(&path, bytes).unwrap();
     let said = home.run(&["doctor"]).await;
-    assert!(said.code() == 1 && said.out().contains("problem  d"), "{}{}", said.out(), said.err());
+    assert!(said.code() == 1 && said.out().contains("problem  database: "), "{}{}", said.out(), said.err());
 }

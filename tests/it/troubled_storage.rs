@@ -1,17 +1,16 @@
 //! A database that cannot be written, is newer, or was tampered with.
 
 use serde_json::json;
-use sqlx::{ConnectOptions as _, Connection as _, sqlite::SqliteConnectOptions};
+use sqlx::Connection as _;
 
-use crate::support::{Era, FixtureCatalog, TestBroker, disk::SmallDisk, process::Home};
+use crate::support::{Era, FixtureCatalog, TestBroker, database, disk::SmallDisk, process::Home};
 
 fn home() -> Home {
     Home::with(&FixtureCatalog::new().server("fixture", &[], &[]))
 }
 
-async fn database(home: &Home, sql: &'static str) {
-    let options = SqliteConnectOptions::new().filename(home.data().join("broker.sqlite"));
-    let mut connection = options.connect().await.unwrap();
+async fn change(home: &Home, sql: &'static str) {
+    let mut connection = database(&home.data()).await;
     sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
     connection.close().await.unwrap();
 }
@@ -20,7 +19,7 @@ async fn database(home: &Home, sql: &'static str) {
 async fn a_database_of_a_newer_version_is_left_alone() {
     let home = home();
     home.run(&["feature", "ls"]).await.ok();
-    database(
+    change(
         &home,
         "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
          VALUES (9999, 'from the future', 1, x'00', 0)",
@@ -49,7 +48,7 @@ async fn a_changed_record_is_noticed() {
     client.ok("fixture__echo", json!({"text": "true"})).await;
     broker.terminate().await;
     assert!(home.run(&["audit", "verify"]).await.ok().starts_with("intact"));
-    database(
+    change(
         &home,
         "DROP TRIGGER audit_opened_is_final;
          UPDATE audit_opened SET arguments = '{\"text\":\"false\"}' WHERE name = 'echo';",
@@ -64,8 +63,7 @@ async fn a_changed_record_is_noticed() {
 async fn the_log_refuses_to_be_changed() {
     let home = home();
     home.run(&["feature", "disable", "static-tools"]).await.ok();
-    let options = SqliteConnectOptions::new().filename(home.data().join("broker.sqlite"));
-    let mut connection = options.connect().await.unwrap();
+    let mut connection = database(&home.data()).await;
     for change in ["UPDATE audit_opened SET name = 'x'", "DELETE FROM audit_closed", "DELETE FROM audit_opened"] {
         let error = sqlx::raw_sql(change).execute(&mut connection).await.unwrap_err().to_string();
         assert!(error.contains("append-only"), "{error}");
@@ -77,8 +75,7 @@ async fn what_cannot_be_recorded_is_not_done() {
     let broker = TestBroker::start().await;
     let client = broker.connect(Era::Legacy).await;
     client.add("fixture").await;
-    let path = broker.folder().join("broker.sqlite");
-    let mut holder = SqliteConnectOptions::new().filename(&path).connect().await.unwrap();
+    let mut holder = database(broker.folder()).await;
     sqlx::raw_sql("CREATE TRIGGER full BEFORE INSERT ON audit_opened BEGIN SELECT RAISE(ABORT, 'disk full'); END")
         .execute(&mut holder)
         .await

@@ -5,7 +5,7 @@ use axum::{
     extract::{Query, State},
 };
 use http::StatusCode;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -42,6 +42,15 @@ struct Consent {
     hash: String,
 }
 
+/// A file that is agreed to.
+#[derive(Serialize, ToSchema)]
+struct Agreed {
+    file: String,
+    hash: String,
+    /// Services that sessions which waited for this are not given, and why: `fs: the operator does not allow this server`.
+    left_out: Vec<String>,
+}
+
 /// Agrees to a Compose file as it is now.
 #[utoipa::path(
     post,
@@ -49,22 +58,22 @@ struct Consent {
     tag = "profiles",
     operation_id = "consent_give",
     request_body = Consent,
-    responses((status = 200, description = "The consent", body = Object)),
+    responses((status = 200, description = "The consent, and what is left out of sessions that waited for it", body = Agreed)),
 )]
 async fn agree(
     State(state): State<ApiState>,
     Extension(principal): Extension<Principal>,
     Json(Consent { file, hash }): Json<Consent>,
-) -> Answer {
+) -> Result<Json<Agreed>, ApiError> {
     let is_hash = hash.len() == 64 && hash.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     if !is_hash || file.is_empty() || file.len() > FILE_BYTES_MAX {
         let message = "`hash` has to be the 64 digits that `mcp-broker compose check` found, and `file` its path";
         return Err(ApiError::new(StatusCode::BAD_REQUEST, message));
     }
     let (tools, agreed) = (state.inner.tools.clone(), (hash.clone(), file.clone()));
-    let agreeing = state.detached(async move { tools.agree_to(&principal, &agreed.0, &agreed.1).await }).await?;
-    agreeing.map_err(|problem| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, problem))?;
-    Ok(Json(json!({"file": file, "hash": hash})))
+    let left_out = state.detached(async move { tools.agree_to(&principal, &agreed.0, &agreed.1).await }).await?;
+    let left_out = left_out.map_err(|problem| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, problem))?;
+    Ok(Json(Agreed { file, hash, left_out }))
 }
 
 #[derive(Deserialize, utoipa::IntoParams)]

@@ -3,7 +3,10 @@
 //! A catalog entry is somebody else's word, so a folder is mounted only if the operator has allowed it, and read-only unless
 //! the operator has allowed writing. Links are followed before that is decided.
 
-use std::path::{Path, PathBuf};
+use std::{
+    os::unix::fs::FileTypeExt as _,
+    path::{Path, PathBuf},
+};
 
 /// Never mounted, allowed or not, nor what they are in: they lead out of the container.
 const FORBIDDEN: [&str; 9] =
@@ -93,12 +96,14 @@ pub(super) fn agreed(path: &Path, data: &Path) -> Result<(), MountError> {
     permitted(path, Some(data))
 }
 
-/// Refuses what no container ever sees, of a path that has its links followed: what leads out of it or holds people's keys,
-/// the broker's own folder if it is known, and every folder that one of these is in.
+/// Refuses what no container ever sees, of a path that has its links followed: what leads out of it (a socket among that,
+/// whatever it is called) or holds people's keys, the broker's own folder if it is known, and every folder that one of these is in.
 pub(crate) fn permitted(path: &Path, data: Option<&Path>) -> Result<(), MountError> {
     let refused = |of: &Path| Err(MountError::Forbidden { path: path.to_owned(), of: of.to_owned() });
     let is_key = |part: &std::ffi::OsStr| SENSITIVE.iter().any(|sensitive| part == *sensitive);
-    if path.iter().any(is_key) || path.extension().is_some_and(|extension| extension == "sock") {
+    let is_socket = path.extension().is_some_and(|extension| extension == "sock")
+        || std::fs::metadata(path).is_ok_and(|found| found.file_type().is_socket());
+    if is_socket || path.iter().any(is_key) {
         return refused(path);
     }
     let leads = |folder: &Path| path.starts_with(folder) || folder.starts_with(path);
@@ -202,6 +207,17 @@ mod tests {
         }
         let said = permitted(&root.join("share"), Some(&data)).unwrap_err().to_string();
         assert!(said.ends_with(&format!("because {} is in it: name a folder in it that is needed", data.display())));
+    }
+
+    #[test]
+    fn a_socket_is_not_mounted_whatever_it_is_called() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().canonicalize().unwrap().join("agent.4242");
+        let _agent = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        assert_eq!(permitted(&path, None), Err(MountError::Forbidden { path: path.clone(), of: path.clone() }));
+        let everything = [PathBuf::from("/")];
+        assert!(mount(&format!("{}:/agent", path.display()), &everything, &[], Path::new("/nowhere")).is_err());
+        assert!(agreed(&path, Path::new("/nowhere")).is_err());
     }
 
     #[test]
