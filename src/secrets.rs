@@ -95,8 +95,9 @@ struct Opened {
 
 impl Opened {
     fn put(&mut self, scope: Scope, name: String, value: SecretValue) {
-        let former = self.values.insert((scope, name), value.clone());
-        self.retire(former.filter(|former| *former != value));
+        let is_new = self.values.get(&(scope.clone(), name.clone())) != Some(&value);
+        let former = self.values.insert((scope, name), value);
+        self.retire(former.filter(|_| is_new));
     }
 
     fn remove(&mut self, scope: Scope, name: &str) -> bool {

@@ -112,7 +112,7 @@ impl Sessions {
         let giving = async move {
             let _one_at_a_time = sessions.loading.lock().await;
             sessions.audit.note(&subject(session.id(), session.principal(), "resume"), Status::Success, None).await?;
-            if !sessions.store.set_session_token(session.id(), token.clone()).await? {
+            if !sessions.store.set_session_token(session.id(), token).await? {
                 return Err(SessionsError::Ended);
             }
             // One that has ended since stays without.
