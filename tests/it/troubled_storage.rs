@@ -1,9 +1,16 @@
 //! A database that cannot be written, is newer, or was tampered with.
 
-use serde_json::json;
+use futures_util::future::join_all;
+use serde_json::{Value, json};
 use sqlx::Connection as _;
 
-use crate::support::{Era, FixtureCatalog, TestBroker, database, disk::SmallDisk, process::Home};
+use crate::support::{
+    Era, FixtureCatalog, TestBroker,
+    client::text_of,
+    database,
+    disk::{self, SmallDisk},
+    process::Home,
+};
 
 fn home() -> Home {
     Home::with(&FixtureCatalog::new().server("fixture", &[], &[]))
@@ -122,4 +129,35 @@ async fn a_full_disk_refuses_calls_until_there_is_room_again() {
     assert_eq!(broker.terminate().await, 0);
     assert!(home.run(&["audit", "verify"]).await.ok().starts_with("intact"));
     drop(disk);
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_slow_disk_makes_calls_wait_and_nothing_else() {
+    const CLIENTS: usize = 8;
+    const CALLS: usize = 5;
+    let (home, was_slow) = disk::slow(home());
+    let broker = home.serve().await;
+    let clients = join_all((0..CLIENTS).map(|_| broker.connect(Era::Legacy))).await;
+    join_all(clients.iter().map(|client| client.add("fixture"))).await;
+    let health = broker.url.replace("/mcp", "/health");
+    let calling = join_all(clients.iter().enumerate().map(async |(client, connected)| {
+        for call in 0..CALLS {
+            let text = format!("{client} {call}");
+            assert!(text_of(&connected.ok("fixture__echo", json!({"text": text})).await).contains(&text));
+        }
+    }));
+    let looking = async {
+        for _ in 0..20 {
+            assert!(reqwest::get(&health).await.unwrap().status().is_success(), "nobody else waits for the disk");
+        }
+    };
+    tokio::join!(calling, looking);
+    assert!(was_slow.exists(), "the database was written through the slow disk");
+    assert_eq!(broker.terminate().await, 0);
+    let records = home.run(&["audit", "--tool", "echo", "--format", "json", "--limit", "1000"]).await.ok();
+    let records: Vec<Value> = serde_json::from_str(&records).unwrap();
+    assert_eq!(records.len(), CLIENTS * CALLS);
+    assert!(records.iter().all(|record| record["status"] == "success"), "each that was answered has its end");
+    assert!(home.run(&["audit", "verify"]).await.ok().starts_with("intact"));
 }

@@ -1,6 +1,8 @@
-//! A disk that can be full.
+//! Disks that can be full, or slow.
 
 use std::path::{Path, PathBuf};
+
+use super::process::Home;
 
 /// A file system with little room, while it is mounted.
 pub struct SmallDisk(PathBuf);
@@ -39,4 +41,16 @@ impl Drop for SmallDisk {
     fn drop(&mut self) {
         let _ = std::process::Command::new("umount").arg("--lazy").arg(&self.0).status();
     }
+}
+
+/// Has every command of `home` write its database to a slow disk. Gives a file that is there once something was.
+#[cfg(target_os = "linux")]
+pub fn slow(home: Home) -> (Home, PathBuf) {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/support/slow_disk.c");
+    let (library, seen) = (home.path().join("slow_disk.so"), home.path().join("slow_disk.seen"));
+    let mut compile = std::process::Command::new("cc");
+    compile.args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).arg(source).arg("-ldl");
+    assert!(compile.status().expect("there is a C compiler: SQLite was built").success());
+    let text = |path: &Path| path.to_str().unwrap().to_owned();
+    (home.variable("LD_PRELOAD", &text(&library)).variable("SLOW_DISK_SEEN", &text(&seen)), seen)
 }
