@@ -294,7 +294,7 @@ mod tests {
 
     fn answered(bytes: &[u8], all: usize, success: bool, stderr: &str) -> Value {
         let tail = Tail::new(1000, crate::secrets::Redactor::default());
-        tail.lines(stderr);
+        stderr.lines().for_each(|line| tail.line(line));
         let end = End { success, how: "code 3".to_owned() };
         let result = Written { kept: bytes.to_vec(), bytes: all }.answer(&end, &tail);
         let value = serde_json::to_value(result).unwrap();

@@ -14,11 +14,15 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::{
-    io::{AsyncBufReadExt as _, BufReader},
-    process::{Child, ChildStdin, ChildStdout, Command},
+    io::AsyncReadExt as _,
+    process::{Child, ChildStderr, ChildStdin, ChildStdout, Command},
 };
 
-use super::{launch::ProcessLaunch, orphans, tail::Tail};
+use super::{
+    launch::ProcessLaunch,
+    orphans,
+    tail::{Feed, Tail},
+};
 use crate::lifecycle::Tasks;
 
 /// Variables of the broker's own environment that every server gets: where programs are, language, time zone, and how to
@@ -180,19 +184,11 @@ fn command(executable: &Executable, launch: &ProcessLaunch, also_passed: &[Strin
     command
 }
 
-async fn read_errors(stderr: tokio::process::ChildStderr, tail: Tail, server: Arc<str>) {
-    const LINE_BYTES_MAX: u64 = 8 << 10;
-    let mut reader = BufReader::new(stderr);
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        let read = tokio::io::AsyncReadExt::take(&mut reader, LINE_BYTES_MAX).read_until(b'\n', &mut line).await;
-        if !matches!(read, Ok(1..)) {
-            return;
-        }
-        let text = String::from_utf8_lossy(&line);
+async fn read_errors(mut stderr: ChildStderr, tail: Tail, server: Arc<str>) {
+    let (mut feed, mut piece) = (Feed::to(tail), [0; 4096]);
+    while let Ok(read @ 1..) = stderr.read(&mut piece).await {
         tracing::debug!(server.name = &*server, "a server wrote to its standard error");
-        tail.line(&text);
+        feed.take(&piece[..read]);
     }
 }
 

@@ -6,10 +6,13 @@ use std::{
 };
 
 use super::logs::Sink;
-use crate::secrets::Redactor;
+use crate::secrets::{Redactor, VALUE_BYTES_MAX};
 
 /// A line longer than this is cut.
 const LINE_BYTES_MAX: usize = 1000;
+
+/// Of a line as it was written more is not looked at: with the longest secret in it, what is kept of it is whole still.
+const WRITTEN_BYTES_MAX: usize = VALUE_BYTES_MAX + 2 * LINE_BYTES_MAX;
 
 /// What keeping a line takes besides its text.
 pub(super) const LINE_BYTES: usize = 48;
@@ -83,16 +86,48 @@ impl Tail {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner).count
     }
 
-    /// Keeps what may be several lines.
-    pub(crate) fn lines(&self, text: &str) {
-        text.lines().for_each(|line| self.line(line));
-    }
-
     /// The last few lines, oldest first; empty when there was nothing.
     pub(crate) fn last(&self, count: usize) -> String {
         let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         let skipped = lines.kept.len().saturating_sub(count);
         lines.kept.iter().skip(skipped).map(String::as_str).collect::<Vec<_>>().join("\n")
+    }
+}
+
+/// What a server writes, as it comes, made into lines. A secret in it may come in two pieces.
+pub(crate) struct Feed {
+    tail: Tail,
+    line: Vec<u8>,
+}
+
+impl Feed {
+    pub(crate) fn to(tail: Tail) -> Self {
+        Self { tail, line: Vec::new() }
+    }
+
+    /// Takes what comes next. Of a line that is far longer than what is kept of it the rest is dropped.
+    pub(crate) fn take(&mut self, bytes: &[u8]) {
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            let room = WRITTEN_BYTES_MAX.saturating_sub(self.line.len());
+            self.line.extend_from_slice(&piece[..piece.len().min(room)]);
+            if piece.ends_with(b"\n") {
+                self.end();
+            }
+        }
+    }
+
+    fn end(&mut self) {
+        self.tail.line(&String::from_utf8_lossy(&self.line));
+        self.line.clear();
+    }
+}
+
+impl Drop for Feed {
+    fn drop(&mut self) {
+        // What came last has no line's end.
+        if !self.line.is_empty() {
+            self.end();
+        }
     }
 }
 
@@ -170,6 +205,28 @@ mod tests {
             assert_eq!(text.matches("key [redacted]").count(), 2, "{text}");
             assert!(!text.contains("hunter2"), "{text}");
         }
+    }
+
+    #[test]
+    fn a_secret_that_comes_in_pieces_is_not_kept_either() {
+        let redactor = Redactor::default();
+        redactor.replace(vec!["hunter2-hunter2".to_owned().into()]);
+        let tail = Tail::new(10_000, redactor);
+        let mut feed = Feed::to(tail.clone());
+        for piece in ["one\ntwo hunter2", "-hunter2 three\n", "four hunter2-h", "unter2"] {
+            feed.take(piece.as_bytes());
+        }
+        assert_eq!(tail.last(10), "one\ntwo [redacted] three");
+        drop(feed);
+        assert_eq!(tail.last(1), "four [redacted]");
+        // At no place of a long line.
+        for before in [900, 4090, 8190, WRITTEN_BYTES_MAX - 8] {
+            let line = format!("{}hunter2-hunter2{}\n", "x".repeat(before), "y".repeat(9000));
+            let mut feed = Feed::to(tail.clone());
+            line.as_bytes().chunks(4096).for_each(|piece| feed.take(piece));
+        }
+        assert!(!tail.last(100).contains("hunter2"));
+        assert_eq!(tail.last(100).lines().count(), 7);
     }
 
     #[test]

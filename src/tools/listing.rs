@@ -8,6 +8,7 @@ use super::{Context, ManagementTool, Seat, Tools, code_mode};
 use crate::{
     caller::{Caller, Era},
     features::Feature,
+    ids::ServerName,
     session::{
         Session, SessionsError,
         menu::{Found, Menu, MenuTool},
@@ -152,7 +153,7 @@ impl Tools {
         caller.link = crate::caller::Link::closed();
         caller.cancelled = context.tasks.stopping_token();
         let tasks = context.tasks.clone();
-        tasks.spawn(async move { context.learn_surfaces(&session, &caller).await });
+        tasks.spawn(async move { context.learn_surfaces(&session, &caller, |_| true).await });
     }
 
     async fn menu(&self, seat: &Seat, caller: &Caller) -> Result<Arc<Menu>, SessionsError> {
@@ -174,17 +175,20 @@ impl Tools {
         self.context.find_tool(session, caller, name).await
     }
 
-    /// A tool of the broker's own, or a script, as [`Named::Own`] has it; none of those that are never listed. Starts servers
-    /// only for what a script's declarations need.
+    /// A tool of the broker's own, or a script, as [`Named::Own`] has it; none of those that are never listed. Starts those
+    /// servers of a script of which nothing is known.
     pub async fn own_tool(&self, session: &Arc<Session>, caller: &Caller, name: &str) -> Option<Tool> {
         if let Some(tool) = ManagementTool::named(name) {
             return Some(tool.definition(false));
         }
         let script = name.strip_prefix(code_mode::PREFIX)?;
         let servers = session.code_tools().remove(script)?;
-        let is_known = |server| session.server(server).is_none_or(|added| added.surface.is_some());
-        let menu = self.context.menu_with(session, caller, |_| servers.iter().all(is_known)).await;
-        Some(code_mode::definition(&self.context, &menu, script, &servers).await)
+        let context = &self.context;
+        context.recall(session, caller).await;
+        let learning = context.learn_surfaces(session, caller, |server| servers.contains(server));
+        let _ = tokio::time::timeout(context.limits.start(), learning).await;
+        let menu = session.menu(context.with_prefixes());
+        Some(code_mode::definition(context, &menu, script, &servers).await)
     }
 
     /// What a server's tool is called by in a session, if the server is on and has it. Starts the server if need be.
@@ -211,7 +215,7 @@ impl Context {
         if is_own || self.route_script(session, name, None).is_some() {
             return Named::Own;
         }
-        let menu = self.menu_with(session, caller, |menu| !matches!(menu.find_tool(name), Found::Nothing)).await;
+        let menu = self.menu_with(session, caller, |menu| is_known(name, &menu.find_tool(name))).await;
         match menu.find_tool(name) {
             Found::Tool(tool) => Named::Tool(Box::new(tool.clone())),
             Found::Ambiguous(tools) => Named::Several(tools.into_iter().cloned().collect()),
@@ -248,7 +252,7 @@ impl Context {
         }
         self.recall(session, caller).await;
         if !complete() && !enough(&session.menu(self.with_prefixes())) {
-            let _ = tokio::time::timeout(limit, self.learn_surfaces(session, caller)).await;
+            let _ = tokio::time::timeout(limit, self.learn_surfaces(session, caller, |_| true)).await;
         }
         session.menu(self.with_prefixes())
     }
@@ -268,9 +272,14 @@ impl Context {
             .collect()
     }
 
-    /// Starts, at once, every server of the session of which nothing is known.
-    async fn learn_surfaces(self: &Arc<Self>, session: &Arc<Session>, caller: &Caller) {
-        let unknown = session.servers().into_iter().filter(|added| added.surface.is_none());
+    /// Starts, at once, every server of the session of which nothing is known, of those that are wanted.
+    async fn learn_surfaces(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        caller: &Caller,
+        is_wanted: impl Fn(&ServerName) -> bool,
+    ) {
+        let unknown = session.servers().into_iter().filter(|added| added.surface.is_none() && is_wanted(&added.server));
         let starts = unknown.map(|added| async move {
             if let Err(error) = self.reach(session, &added.server, caller).await {
                 tracing::warn!(server.name = %added.server, %error, "a server of a session does not start");
@@ -278,4 +287,10 @@ impl Context {
         });
         futures_util::future::join_all(starts).await;
     }
+}
+
+/// Whether no server has to be asked what a name stands for. None has a tool that is called as one of the broker's own,
+/// which may be switched off.
+fn is_known(name: &str, found: &Found<'_>) -> bool {
+    !matches!(found, Found::Nothing) || ManagementTool::named(name).is_some()
 }

@@ -91,7 +91,9 @@ impl Context {
         if let Some(routed) = self.route_script(&session, &name, params.arguments.as_ref()) {
             return routed;
         }
-        let menu = self.menu_with(&session, caller, |menu| menu.tool(&name).is_some()).await;
+        // One of the broker's own that is switched off is no reason to ask servers.
+        let is_own = ManagementTool::named(&name).is_some();
+        let menu = self.menu_with(&session, caller, |menu| is_own || menu.tool(&name).is_some()).await;
         match menu.tool(&name) {
             Some(tool) => to_tool(session, tool, params),
             None => {

@@ -87,6 +87,11 @@ async fn a_call_starts_the_server_of_its_tool_and_no_other() {
         assert_eq!(named["tools"].as_array().map(Vec::len), Some(1), "{named}");
     }
     assert_eq!(running().await, Vec::<Value>::new());
+    broker.rest(Method::PUT, "/v1/features/dynamic-tools", Some(json!({"enabled": false}))).await;
+    let (_, off) = broker.rest(Method::POST, &tools, Some(json!({"name": "mcp-list"}))).await;
+    assert!(off.to_string().contains("Unknown tool"), "{off}");
+    broker.rest(Method::PUT, "/v1/features/dynamic-tools", Some(json!({"enabled": true}))).await;
+    assert_eq!(running().await, Vec::<Value>::new(), "no server is asked about a tool of the broker's own");
     for name in ["echo", "fixture__echo"] {
         let call = json!({"name": name, "arguments": {"text": "hello"}});
         let (status, called) = broker.rest(Method::POST, &tools, Some(call)).await;
@@ -98,7 +103,9 @@ async fn a_call_starts_the_server_of_its_tool_and_no_other() {
     broker.rest(Method::PUT, "/v1/features/code-mode", Some(json!({"enabled": false}))).await;
     for name in ["code-mode", "code-mode-mine"] {
         let (_, named) = broker.rest(Method::GET, &format!("{tools}?name={name}"), None).await;
-        assert_eq!(named["tools"], json!([]), "what is switched off is not there to be called");
+        assert_eq!(named["tools"], json!([]), "what is switched off is not there");
+        let (_, called) = broker.rest(Method::POST, &tools, Some(json!({"name": name}))).await;
+        assert!(called["error"]["message"].as_str().is_some_and(|why| why.contains("Unknown tool")), "{called}");
     }
     broker.stop().await;
 }

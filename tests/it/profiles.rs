@@ -216,7 +216,10 @@ async fn profiles_are_kept_by_commands() {
     assert_eq!(word(&client).await, "kept");
     home.run(&["session", "new", "--name", "mine"]).await.ok();
     home.run(&["profile", "apply", "work", "--session", "mine"]).await.ok();
-    assert!(home.run(&["session", "show", "mine"]).await.ok().contains("server words: ready, 1 tools listed"));
+    eventually("its server is ready", async || {
+        home.run(&["session", "show", "mine"]).await.ok().contains("server words: ready, 1 tools listed")
+    })
+    .await;
     home.run(&["profile", "create", "again", "--session", "mine"]).await.ok();
     let same = home.run(&["profile", "show", "again"]).await.ok();
     assert!(same.contains("server words: tools env; config {\"word\":\"kept\"}"), "{same}");

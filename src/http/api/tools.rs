@@ -131,10 +131,11 @@ async fn call(
     let caller = Caller::internal(principal);
     let (name, own) = match state.inner.tools.find_tool(&session, &caller, &wanted.name).await {
         Named::Tool(tool) => (tool.exposed, None),
-        Named::Own | Named::Nothing(_) => {
+        Named::Own => {
             let own = ManagementTool::named(&wanted.name).filter(|tool| *tool != ManagementTool::Exec);
             (wanted.name, own)
         }
+        Named::Nothing(_) => (wanted.name, None),
         Named::Several(tools) => {
             let names: Vec<&str> = tools.iter().map(|tool| tool.exposed.as_str()).collect();
             let message = format!("several servers have a tool `{}`: name one of {}", wanted.name, names.join(", "));

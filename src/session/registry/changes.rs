@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::{NewSession, Sessions, SessionsError, subject};
 use crate::{
     audit::Status,
+    clock::Timestamp,
     ids::{Principal, SessionId, TokenHash},
     session::Session,
     store::sessions::SessionKind,
@@ -122,6 +123,28 @@ impl Sessions {
             Ok(())
         };
         self.to_the_end(giving).await
+    }
+
+    /// Has a session end `ttl` seconds from now, sooner or later than it would have.
+    ///
+    /// # Errors
+    ///
+    /// When the operator's limits do not allow that, it has ended, or it could not be committed.
+    pub async fn extend(self: &Arc<Self>, session: &Arc<Session>, ttl: u64) -> Result<Timestamp, SessionsError> {
+        let (sessions, session) = (self.clone(), session.clone());
+        let extending = async move {
+            let _one_at_a_time = sessions.loading.lock().await;
+            let at = sessions.expiry(ttl, session.created_at(), sessions.clock.now())?;
+            let what = format!("extend to {at}");
+            sessions.audit.note(&subject(session.id(), session.principal(), &what), Status::Success, None).await?;
+            if !sessions.store.set_session_expiry(session.id(), at).await? {
+                return Err(SessionsError::Ended);
+            }
+            session.put_expiry(at);
+            sessions.ends_sooner.notify_one();
+            Ok(at)
+        };
+        self.to_the_end(extending).await
     }
 
     async fn to_the_end<T: Send + 'static>(

@@ -2,9 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Sessions, SessionsError, subject};
+use super::{Sessions, SessionsError};
 use crate::{
-    audit::Status,
     clock::Timestamp,
     ids::{Principal, ServerName, TokenHash},
     session::Session,
@@ -61,23 +60,6 @@ impl Sessions {
             return Err(SessionsError::InvalidTtl { max });
         }
         now.checked_add(Duration::from_secs(ttl)).map_err(|_| SessionsError::InvalidTtl { max })
-    }
-
-    /// Has a session end `ttl` seconds from now, sooner or later than it would have.
-    ///
-    /// # Errors
-    ///
-    /// When the operator's limits do not allow that, it has ended, or it could not be committed.
-    pub async fn extend(&self, session: &Session, ttl: u64) -> Result<Timestamp, SessionsError> {
-        let at = self.expiry(ttl, session.created_at(), self.clock.now())?;
-        let what = format!("extend to {at}");
-        self.audit.note(&subject(session.id(), session.principal(), &what), Status::Success, None).await?;
-        if !self.store.set_session_expiry(session.id(), at).await? {
-            return Err(SessionsError::Ended);
-        }
-        session.put_expiry(at);
-        self.ends_sooner.notify_one();
-        Ok(at)
     }
 
     /// One page of the sessions that have not ended, the newest first.

@@ -27,7 +27,11 @@ use super::{
 };
 use crate::{
     config::ContainerBounds,
-    supervisor::{backing::Streams, launch::ContainerLaunch, tail::Tail},
+    supervisor::{
+        backing::Streams,
+        launch::ContainerLaunch,
+        tail::{Feed, Tail},
+    },
 };
 
 /// How a process ends that the kernel, or `docker kill`, has ended: 128 and the signal's number.
@@ -252,6 +256,7 @@ async fn split(
     mut output: WriteHalf<SimplexStream>,
     tail: Tail,
 ) {
+    let mut errors = Feed::to(tail);
     while let Some(Ok(frame)) = frames.next().await {
         match frame {
             LogOutput::StdOut { message } | LogOutput::Console { message } => {
@@ -259,7 +264,7 @@ async fn split(
                     break;
                 }
             }
-            LogOutput::StdErr { message } => tail.lines(&String::from_utf8_lossy(&message)),
+            LogOutput::StdErr { message } => errors.take(&message),
             LogOutput::StdIn { .. } => {}
         }
     }
