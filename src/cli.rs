@@ -130,7 +130,7 @@ struct BrokerArgs {
     /// A catalog file besides the built-in one; a later file's entry replaces an earlier one's
     #[arg(long, value_name = "FILE")]
     catalog: Vec<PathBuf>,
-    /// A server that every session has
+    /// A server that every session has; with `stdio`, the session of this process
     #[arg(long, value_name = "NAME")]
     server: Vec<ServerName>,
     /// A profile whose servers every session has; with `stdio`, the session of this process

@@ -112,6 +112,7 @@ impl Store {
     pub async fn open(folder: &Path, durability: Durability, tasks: &Tasks) -> Result<Self, OpenStoreError> {
         let path = folder.join(FILE);
         let wrong = |source| OpenStoreError::Open { path: path.clone(), source };
+        keep_private(&path).map_err(|error| wrong(sqlx::Error::Io(error)))?;
         let options = options(&path, durability);
         let mut connection = options.clone().pragma("cache_size", WRITER_CACHE).connect().await.map_err(wrong)?;
         migrate::run(&mut connection, &path).await?;
@@ -153,6 +154,16 @@ pub enum Durability {
     Process,
     /// A power failure too: every commit waits for the disk (synchronous = FULL).
     Power,
+}
+
+/// Has nobody but the owner read the database, whatever folder it is in. Its write-ahead log is made with the same mode.
+fn keep_private(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+    let file = std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
+    if file.metadata()?.permissions().mode() & 0o077 != 0 {
+        file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
+    }
+    Ok(())
 }
 
 fn options(path: &Path, durability: Durability) -> SqliteConnectOptions {

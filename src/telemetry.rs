@@ -3,6 +3,8 @@
 //! `--log` (or `MCP_BROKER_LOG`) takes `tracing`'s filters. rmcp writes whole messages at its lower levels, arguments and
 //! all, and calls every client that hangs up an error, so it is kept quiet unless it is named.
 
+use std::io::{IsTerminal as _, stderr};
+
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
 /// How the log is written.
@@ -22,8 +24,10 @@ pub fn start(filter: Option<&str>, format: LogFormat) {
     });
     let registry = tracing_subscriber::registry().with(filter);
     let started = match format {
-        LogFormat::Text => registry.with(fmt::layer().with_writer(std::io::stderr).with_target(false)).try_init(),
-        LogFormat::Json => registry.with(fmt::layer().json().with_writer(std::io::stderr)).try_init(),
+        LogFormat::Text => registry
+            .with(fmt::layer().with_writer(stderr).with_ansi(stderr().is_terminal()).with_target(false))
+            .try_init(),
+        LogFormat::Json => registry.with(fmt::layer().json().with_writer(stderr)).try_init(),
     };
     drop(started);
 }

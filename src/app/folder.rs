@@ -21,7 +21,11 @@ pub struct DataFolder {
 /// The data folder cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum FolderError {
-    #[error("another broker is running on the data folder {path}: stop it, or name another folder with --data-dir")]
+    #[error(
+        "another broker is running on the data folder {path}; it may be the `mcp-broker stdio` of a client program, which is \
+         the broker when no `serve` runs before it. Stop it (`mcp-broker status` says what it is), or name another folder with \
+         --data-dir"
+    )]
     Held { path: PathBuf },
     #[error(
         "could not use the data folder {path}: it has to be a folder that can be written to (--data-dir names another)"

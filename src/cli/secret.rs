@@ -8,6 +8,7 @@ use std::{
 use anyhow::bail;
 use clap::Subcommand;
 use http::Method;
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use serde_json::json;
 
 use super::{Global, broker::Broker, output};
@@ -55,11 +56,14 @@ pub(super) async fn run(global: &Global, command: SecretCommand) -> anyhow::Resu
 /// One line break at the end is the terminal's, not the secret's.
 fn read_value(name: &str) -> anyhow::Result<String> {
     let mut input = std::io::stdin();
-    if input.is_terminal() {
-        output::note(format!("value of {name} (end with Ctrl-D):"));
-    }
     let mut value = String::new();
-    input.read_to_string(&mut value)?;
+    if input.is_terminal() {
+        let _silent = Silent::begin()?;
+        output::note(format!("value of {name}, which is not shown:"));
+        input.read_line(&mut value)?;
+    } else {
+        input.read_to_string(&mut value)?;
+    }
     let value = value.strip_suffix('\n').map_or(value.as_str(), |line| line.strip_suffix('\r').unwrap_or(line));
     if value.is_empty() {
         bail!(
@@ -67,4 +71,23 @@ fn read_value(name: &str) -> anyhow::Result<String> {
         );
     }
     Ok(value.to_owned())
+}
+
+/// Has the terminal not show what is typed, until it is dropped.
+struct Silent(Termios);
+
+impl Silent {
+    fn begin() -> anyhow::Result<Self> {
+        let before = tcgetattr(std::io::stdin())?;
+        let mut silent = before.clone();
+        silent.local_modes.remove(LocalModes::ECHO);
+        tcsetattr(std::io::stdin(), OptionalActions::Flush, &silent)?;
+        Ok(Self(before))
+    }
+}
+
+impl Drop for Silent {
+    fn drop(&mut self) {
+        let _ = tcsetattr(std::io::stdin(), OptionalActions::Flush, &self.0);
+    }
 }

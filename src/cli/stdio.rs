@@ -50,12 +50,23 @@ struct Own {
 }
 
 pub(super) async fn run(global: &Global, args: StdioArgs) -> anyhow::Result<ExitCode> {
-    let settings = global.settings_with(&args.broker)?;
-    let compose = folder::offer(args.broker.compose.as_deref())?;
-    let wanted = Wanted { name: args.session, resume: None, profiles: args.broker.profile, compose };
+    let StdioArgs { mut broker, session: name } = args;
+    // What this process's own session is to have, whichever process is the broker.
+    let (profiles, servers) = (std::mem::take(&mut broker.profile), std::mem::take(&mut broker.server));
+    let settings = global.settings_with(&broker)?;
+    let compose = folder::offer(broker.compose.as_deref())?;
+    let wanted = Wanted { name, resume: None, profiles, servers, compose };
     match attach_or_become(&settings, &wanted).await? {
         Found::Own(own) => serve_own(*own, wanted).await?,
-        Found::Attached(stream, session) => relay(&settings, wanted, stream, session).await?,
+        Found::Attached(stream, session) => {
+            if !broker.catalog.is_empty() || broker.pull.is_some() {
+                output::note(
+                    "mcp-broker: another process is the broker, whose own --catalog and --pull hold; `mcp-broker catalog add \
+                     FILE` adds servers to it",
+                );
+            }
+            relay(&settings, wanted, stream, session).await?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

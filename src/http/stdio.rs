@@ -21,7 +21,7 @@ use crate::{
     catalog::foreign::displayable,
     compose::Offer,
     endpoint::Endpoint,
-    ids::{Principal, SessionId},
+    ids::{Principal, ServerName, SessionId},
     session::{Session, SessionsError},
     store::{StoreError, sessions::SessionKind},
     supervisor::upstream::chain,
@@ -59,6 +59,8 @@ pub struct Wanted {
     pub resume: Option<SessionId>,
     /// Profiles whose servers it is to have.
     pub profiles: Vec<String>,
+    /// Servers that it is to have besides.
+    pub servers: Vec<ServerName>,
     /// The Compose file of the folder that the stream's process was started in. It was read there, with that process's
     /// variables: the broker may be another process, started somewhere else.
     pub compose: Option<Offer>,
@@ -117,7 +119,7 @@ impl Drop for Unserved {
 /// stays, whether it was there before or not.
 pub async fn session(parts: &HttpParts, wanted: Wanted) -> Result<Begun, StreamError> {
     let sessions = parts.tools.sessions();
-    let Wanted { name, resume, profiles, compose } = wanted;
+    let Wanted { name, resume, profiles, servers, compose } = wanted;
     let resumed = match resume {
         Some(id) => sessions.get(&id).await?.filter(|session| *session.principal() == Principal::Local),
         None => None,
@@ -132,6 +134,9 @@ pub async fn session(parts: &HttpParts, wanted: Wanted) -> Result<Begun, StreamE
     let begins = async {
         for profile in profiles.iter().filter(|_| !came_back) {
             parts.tools.begin_with_profile(&session, profile).await?;
+        }
+        if !(servers.is_empty() || came_back) {
+            parts.tools.begin_with_servers(&session, &servers).await?;
         }
         match compose.filter(|_| !came_back || session.compose_entries().is_empty()) {
             Some(offer) => parts.tools.take_offer(&session, offer).await,

@@ -5,7 +5,7 @@
 
 mod check;
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use futures_util::future::join_all;
 use rmcp::model::{CallToolResult, ContentBlock, JsonObject};
@@ -22,9 +22,10 @@ use crate::{
     caller::Caller,
     catalog::Entry,
     catalog::foreign::displayable,
-    ids::SessionId,
+    ids::{ServerName, SessionId},
     profiles::{DESCRIPTION_CHARACTERS_MAX, Profile, ProfileName, ProfileServer, ProfilesError},
     session::{NewServer, Session},
+    store::sessions::Activation,
     supervisor::upstream::chain,
 };
 pub(super) use check::ProfileProblem;
@@ -144,7 +145,7 @@ impl Context {
         if !problems.is_empty() {
             return Err(not_activated(profile, &problems));
         }
-        let planned = self.planned(session, profile);
+        let planned = self.planned(session, &profile.servers);
         let starts = planned
             .iter()
             .map(|planned| start(self, session, caller, &planned.entry, &planned.server.tools, &planned.config));
@@ -194,8 +195,8 @@ impl Context {
     }
 
     /// What is to be done for the servers that are not on yet.
-    fn planned(&self, session: &Session, profile: &Profile) -> Vec<Planned> {
-        let new = profile.servers.iter().filter(|server| session.server(&server.name).is_none());
+    fn planned(&self, session: &Session, servers: &[ProfileServer]) -> Vec<Planned> {
+        let new = servers.iter().filter(|server| session.server(&server.name).is_none());
         new.filter_map(|server| {
             let entry = self.entry(session, &server.name)?;
             let given = (!server.config.is_empty()).then(|| split(&entry, server.config.clone()));
@@ -256,19 +257,48 @@ impl Tools {
     ///
     /// Every problem there is, in words. Then nothing has changed.
     pub async fn begin_with_profile(&self, session: &Arc<Session>, name: &str) -> Result<(), String> {
-        let context = &self.context;
-        let profile = context.profiles.get(name).await.map_err(|error| chain(&error))?;
-        let _one_change_at_a_time = session.hold_servers(profile.names()).await;
-        let problems = context.session_problems(session, &profile.servers);
-        if !problems.is_empty() {
-            return Err(not_activated(&profile, &problems).text().to_owned());
+        let profile = self.context.profiles.get(name).await.map_err(|error| chain(&error))?;
+        let problems = self.begin_with(session, &profile.servers).await?;
+        if problems.is_empty() { Ok(()) } else { Err(not_activated(&profile, &problems).text().to_owned()) }
+    }
+
+    /// The same with servers by their names.
+    ///
+    /// # Errors
+    ///
+    /// Every problem there is, in words. Then nothing has changed.
+    pub async fn begin_with_servers(&self, session: &Arc<Session>, names: &[ServerName]) -> Result<(), String> {
+        let names: BTreeSet<&ServerName> = names.iter().collect();
+        let server =
+            |name: &ServerName| ProfileServer { name: name.clone(), config: Map::new(), tools: Activation::All };
+        let servers: Vec<ProfileServer> = names.into_iter().map(server).collect();
+        let problems = self.begin_with(session, &servers).await?;
+        if problems.is_empty() {
+            return Ok(());
         }
-        let servers = context.planned(session, &profile).into_iter().map(|planned| NewServer {
-            name: planned.server.name,
-            activate: planned.server.tools,
-            config: planned.given.map(|given| given.config),
-            surface: None,
-        });
-        context.sessions.put_servers(session, servers.collect()).await.map_err(|error| chain(&error))
+        let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        Err(format!("The session was not given the servers it is to begin with:\n{}", lines.join("\n")))
+    }
+
+    /// Gives back the problems there are. Then nothing has changed.
+    async fn begin_with(
+        &self,
+        session: &Arc<Session>,
+        servers: &[ProfileServer],
+    ) -> Result<Vec<ProfileProblem>, String> {
+        let context = &self.context;
+        let names = servers.iter().map(|server| server.name.clone());
+        let _one_change_at_a_time = session.hold_servers(names.collect()).await;
+        let problems = context.session_problems(session, servers);
+        if problems.is_empty() {
+            let servers = context.planned(session, servers).into_iter().map(|planned| NewServer {
+                name: planned.server.name,
+                activate: planned.server.tools,
+                config: planned.given.map(|given| given.config),
+                surface: None,
+            });
+            context.sessions.put_servers(session, servers.collect()).await.map_err(|error| chain(&error))?;
+        }
+        Ok(problems)
     }
 }

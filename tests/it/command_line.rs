@@ -1,6 +1,6 @@
 //! The command line: what it says, what it refuses, and its exit codes.
 
-use std::os::unix::fs::PermissionsExt as _;
+use std::{os::unix::fs::PermissionsExt, process::Stdio};
 
 use serde_json::json;
 
@@ -128,4 +128,68 @@ async fn the_doctor_finds_what_is_there() {
     let report = home().run(&["doctor"]).await;
     assert_eq!(report.code(), 0, "{}", report.out());
     assert!(report.out().contains("ok       data folder"), "{}", report.out());
+}
+
+#[tokio::test]
+async fn the_database_is_its_owners_alone_in_any_folder() {
+    let home = Home::with(&FixtureCatalog::new());
+    std::fs::create_dir_all(home.data()).unwrap();
+    std::fs::set_permissions(home.data(), PermissionsExt::from_mode(0o755)).unwrap();
+    let broker = home.serve().await;
+    let modes: Vec<(String, u32)> = std::fs::read_dir(home.data())
+        .unwrap()
+        .map(|file| file.unwrap())
+        .filter(|file| file.file_name().to_string_lossy().starts_with("broker.sqlite"))
+        .map(|file| (file.file_name().display().to_string(), file.metadata().unwrap().permissions().mode() & 0o777))
+        .collect();
+    assert!(modes.len() > 1 && modes.iter().all(|(_, mode)| *mode == 0o600), "{modes:?}");
+    broker.terminate().await;
+}
+
+#[tokio::test]
+async fn a_reader_that_has_seen_enough_is_no_error() {
+    let home = Home::with(&FixtureCatalog::new());
+    for _ in 0..3 {
+        home.run(&["feature", "enable", "code-mode"]).await.ok();
+    }
+    for format in ["table", "json", "jsonl", "csv"] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = home.command(&["audit", "--format", format]);
+        let ended = command.stdin(Stdio::null()).stdout(writer).stderr(Stdio::piped()).output().await.unwrap();
+        assert!(ended.status.success(), "{format}: {}", String::from_utf8_lossy(&ended.stderr));
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_secret_that_is_typed_is_not_shown() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let home = Home::with(&FixtureCatalog::new());
+    let command = home.command(&["secret", "set", "github.personal_access_token"]);
+    let line = command
+        .as_std()
+        .get_args()
+        .fold(command.as_std().get_program().to_str().unwrap().to_owned(), |line, argument| {
+            format!("{line} {}", argument.to_str().unwrap())
+        });
+    // util-linux's: the command has a terminal.
+    let mut terminal = tokio::process::Command::new("script")
+        .args(["--quiet", "--return", "--command", &line, "/dev/null"])
+        .envs(command.as_std().get_envs().filter_map(|(name, value)| Some((name, value?))))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let (mut typed, mut shown) = (terminal.stdin.take().unwrap(), terminal.stdout.take().unwrap());
+    let mut screen = Vec::new();
+    while !String::from_utf8_lossy(&screen).contains("is not shown") {
+        assert_ne!(shown.read_buf(&mut screen).await.unwrap(), 0, "{}", String::from_utf8_lossy(&screen));
+    }
+    typed.write_all(b"hunter2-typed\n").await.unwrap();
+    shown.read_to_end(&mut screen).await.unwrap();
+    assert!(terminal.wait().await.unwrap().success(), "{}", String::from_utf8_lossy(&screen));
+    assert!(!String::from_utf8_lossy(&screen).contains("hunter2"));
+    assert!(home.run(&["secret", "ls"]).await.ok().contains("github.personal_access_token"));
 }

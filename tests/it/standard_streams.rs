@@ -108,3 +108,25 @@ async fn a_stream_attaches_to_a_broker_that_serves_http() {
     process.wait().await.unwrap();
     assert_eq!(broker.terminate().await, 0);
 }
+
+#[tokio::test]
+async fn servers_given_to_a_process_are_its_own_sessions_whoever_is_the_broker() {
+    let home = home();
+    for is_attached in [false, true] {
+        let broker = if is_attached { Some(home.serve().await) } else { None };
+        let (one, mut one_process) = home.stdio(&["--server", "fixture"]).client(Era::Legacy).await;
+        eventually("it is on", async || one.server_tools().await.contains(&"fixture__echo".to_owned())).await;
+        let (other, mut other_process) = home.stdio(&[]).client(Era::Legacy).await;
+        assert_eq!(other.server_tools().await, Vec::<String>::new());
+        let refused = home.run(&["stdio", "--server", "nosuch"]).await;
+        assert_eq!(refused.code(), 1, "{}", refused.err());
+        assert!(refused.err().contains("nosuch"), "{}", refused.err());
+        other.close().await;
+        other_process.wait().await.unwrap();
+        one.close().await;
+        one_process.wait().await.unwrap();
+        if let Some(broker) = broker {
+            assert_eq!(broker.terminate().await, 0);
+        }
+    }
+}

@@ -93,8 +93,7 @@ impl Sheet {
             Format::Csv => self.csv(rows),
         };
         self.written += rows.len();
-        let outcome = outcome.and_then(|()| self.out.flush());
-        outcome.or_else(|error| if error.kind() == ErrorKind::BrokenPipe { Ok(()) } else { Err(error) })
+        heard(outcome.and_then(|()| self.out.flush()))
     }
 
     fn table(&self, rows: &[(usize, &Value)]) {
@@ -118,12 +117,18 @@ impl Sheet {
     }
 
     pub(super) fn end(mut self) -> io::Result<()> {
-        if self.format == Format::Json {
-            let end = if self.written == 0 { "[]\n" } else { "]\n" };
-            self.out.write_all(end.as_bytes())?;
-        }
-        self.out.flush()
+        let end = match (self.format, self.written) {
+            (Format::Json, 0) => "[]\n",
+            (Format::Json, _) => "]\n",
+            _ => "",
+        };
+        heard(self.out.write_all(end.as_bytes()).and_then(|()| self.out.flush()))
     }
+}
+
+/// What came of writing, where a reader that has gone away is no error.
+fn heard(outcome: io::Result<()>) -> io::Result<()> {
+    outcome.or_else(|error| if error.kind() == ErrorKind::BrokenPipe { Ok(()) } else { Err(error) })
 }
 
 fn cell(value: &Value) -> String {
