@@ -8,7 +8,7 @@ use super::{
     ComposeError, bytes_of,
     env_file::{self, Parsed},
     reader::Reading,
-    service::{Service, looks_secret, named, plain, truth},
+    service::{Service, has_secret, named, plain, truth},
 };
 use crate::secrets::{REDACTED, VALUE_BYTES_MAX};
 
@@ -149,8 +149,10 @@ impl Service<'_> {
 
     fn set(&mut self, at: &str, name: &str, written: &str) {
         if let Some(filled) = self.fill(at, written) {
-            // A token in the file itself is not for those who are shown what it would start, an agent for one.
-            let is_token = filled.named.is_empty() && looks_secret(name, &filled.text);
+            // A token in the file itself is not for those who are shown what it would start, an agent for one. Whether
+            // it is one does not depend on what is set: what is shown is the same then.
+            let mut texts = filled.literals.iter().map(String::as_str).chain([written]);
+            let is_token = !filled.literals.is_empty() && texts.any(|text| has_secret(name, text));
             self.set.push(format!("{name}={}", if is_token { REDACTED } else { written }));
             self.variable_of(name, filled.text, !filled.used.is_empty());
         }
