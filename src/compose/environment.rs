@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::{
     ComposeError, bytes_of,
     env_file::{self, Parsed},
+    is_showable,
     reader::Reading,
     service::{Service, has_secret, named, plain, truth},
 };
@@ -68,6 +69,10 @@ impl Service<'_> {
         }
         // What a path has from variables is not told either.
         let said = if written.contains('$') { written.to_owned() } else { path.display().to_string() };
+        let place = path.canonicalize().unwrap_or_else(|_| path.clone());
+        if !is_showable(&place) {
+            return self.error(at, format!("{said} has characters that do not show, or is no text"));
+        }
         let read = bytes_of(&path).map_err(|error| match &error {
             ComposeError::Read { source, .. } => format!("could not read {said}: {source}"),
             ComposeError::TooLarge { .. } => format!("{said} is too large"),
@@ -90,7 +95,6 @@ impl Service<'_> {
         for names in named.values() {
             self.uses(names);
         }
-        let place = path.canonicalize().unwrap_or(path);
         if written.contains('$') {
             self.leads(&format!("reads variables from {}", place.display()));
         }

@@ -26,3 +26,24 @@ fn a_token_that_is_written_in_the_environment_is_not_shown() {
         assert_eq!(file.definitions[0].shown, shown, "whatever is set");
     }
 }
+
+#[test]
+fn a_file_of_variables_whose_place_does_not_show_is_not_read() {
+    let hidden = folder(&[("\u{1b}[2Kgone/x.env", "HIDDEN=hidden-value\n")]);
+    let place = hidden.path().join("\u{1b}[2Kgone/x.env");
+    let services = "services: {a: {image: x, env_file: [one.env]}, b: {image: x, command: [\"${HIDDEN}\"]}}";
+    let folder = folder(&[(FILE, services)]);
+    for link in ["one.env", ".env"] {
+        std::os::unix::fs::symlink(&place, folder.path().join(link)).unwrap();
+    }
+    let file = read_in(&folder);
+    let told = problems(&file);
+    for at in ["error: .env: is left out", "services.a.env_file[0]: "] {
+        assert!(
+            told.lines().any(|line| line.contains(at) && line.contains("has characters that do not show")),
+            "{told}"
+        );
+    }
+    let [b] = &file.definitions[..] else { panic!("{file:?}") };
+    assert_eq!((b.shown.as_str(), b.values.len()), ("image x; command ${HIDDEN}; is given the values of HIDDEN", 0));
+}
