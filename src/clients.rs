@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 pub use edit::{EditError, Format, Key, Piece};
-pub use entry::{TokenFrom, Way};
+pub use entry::{TOKEN, TokenFrom, Way};
 pub use file::FileError;
 pub use known::{Client, Os, Surroundings};
 
@@ -158,11 +158,7 @@ impl Config {
             return Ok(unchanged);
         }
         let is_foreign = self.is_foreign(&found, force)?;
-        let there: Vec<Piece> = keys
-            .iter()
-            .zip(&found)
-            .filter_map(|(key, entry)| Some(Piece { value: entry.clone()?, ..key.clone() }))
-            .collect();
+        let there = self.there(before)?;
         let format = self.format();
         let is_ours = |file: &Value| keys.iter().any(|key| key.find(file).is_some_and(entry::is_ours));
         let leads_here = |old: &str| {
@@ -179,12 +175,22 @@ impl Config {
         Ok(Outcome { after: Some(after), keep: is_foreign, ..unchanged })
     }
 
-    /// The values in a text that are not for showing, anybody's: tokens, and what programs are started with or servers are
-    /// sent. References to one are none.
-    #[must_use]
-    pub fn tokens(&self, text: Option<&str>) -> Vec<String> {
-        let file = text.and_then(|text| self.format().parse(text).ok());
-        file.map(|file| entry::tokens(&file)).unwrap_or_default()
+    /// What changes, before and after, each as a file that holds nothing but the broker's entry. No text of the client's file
+    /// is in it: what others keep there, comments included, may be a secret.
+    ///
+    /// # Errors
+    ///
+    /// When an entry of our name cannot be written by itself.
+    pub fn shown(&self, outcome: &Outcome, way: Option<&Way>) -> Result<[String; 2], ClientError> {
+        let heading = if outcome.before.is_none() { self.heading() } else { String::new() };
+        let alone = |start: &str, text: Option<&str>| {
+            let mut there = self.there(text)?;
+            for piece in &mut there {
+                piece.value = self.client.shown(&piece.value, way);
+            }
+            self.format().with(start, &there).map_err(|source| self.edit_error(source))
+        };
+        Ok([alone("", outcome.before.as_deref())?, alone(&heading, outcome.after.as_deref())?])
     }
 
     /// What a text says of the broker.
@@ -259,6 +265,13 @@ impl Config {
     fn found(&self, text: Option<&str>, keys: &[Piece]) -> Result<Vec<Option<Map<String, Value>>>, ClientError> {
         let file = self.format().parse(text.unwrap_or_default()).map_err(|source| self.edit_error(source))?;
         Ok(keys.iter().map(|key| key.find(&file).cloned()).collect())
+    }
+
+    /// The entries that are there.
+    fn there(&self, text: Option<&str>) -> Result<Vec<Piece>, ClientError> {
+        let keys = self.client.keys();
+        let found = self.found(text, &keys)?;
+        Ok(keys.into_iter().zip(found).filter_map(|(key, entry)| Some(Piece { value: entry?, ..key })).collect())
     }
 
     /// What a file that is made anew begins with.

@@ -10,7 +10,9 @@ use http::Method;
 
 use super::{Global, broker::Broker, output};
 use crate::{
-    clients::{Client, ClientError, Config, Level, NAME, State, Surroundings, TokenFrom, Way, file, project_folder},
+    clients::{
+        Client, ClientError, Config, Level, NAME, State, Surroundings, TOKEN, TokenFrom, Way, file, project_folder,
+    },
     config::Settings,
     http::load_token,
 };
@@ -134,8 +136,7 @@ async fn connect(config: &Config, around: &Surroundings, way: &Way, change: &Cha
     if change.print {
         let before = file::read(&config.path)?;
         let outcome = config.connected(before.as_deref(), way, change.force)?;
-        show::diff(config, &outcome);
-        return Ok(());
+        return show::change(config, &outcome, Some(way));
     }
     let was_there = config.client.is_installed(around);
     let private = matches!(way, Way::Http { .. });
@@ -197,8 +198,7 @@ async fn disconnect(config: &Config, change: &ChangeArgs) -> anyhow::Result<()> 
     if change.print {
         let (before, backup) = (file::read(&config.path)?, file::read(&file::backup_of(&config.path)?)?);
         let outcome = config.disconnected(before.as_deref(), backup.as_deref(), change.force)?;
-        show::diff(config, &outcome);
-        return Ok(());
+        return show::change(config, &outcome, None);
     }
     let plan = |before: Option<&str>, backup: Option<&str>| config.disconnected(before, backup, change.force);
     let written = file::change(&config.path, false, plan).await?;
@@ -286,7 +286,7 @@ impl Ways {
     }
 
     fn http(&self, written_out: bool) -> Way {
-        let token = self.token.clone().unwrap_or_else(|| show::TOKEN.to_owned());
+        let token = self.token.clone().unwrap_or_else(|| TOKEN.to_owned());
         Way::Http { url: self.url.clone(), token, token_file: self.token_file.clone(), written_out }
     }
 

@@ -9,13 +9,18 @@ use super::{
     edit::{Key, Piece},
     known::Client,
 };
-use crate::audit::without_secrets;
 
 /// VS Code asks for the token once and keeps it itself.
 const INPUT: &str = "mcp-broker-token";
 
-/// Keys below which values are for a program's environment or a request's headers.
-const HOLDERS: [&str; 7] = ["env", "envs", "environment", "headers", "http_headers", "authorization", TOKEN_VARIABLE];
+/// What stands where a token is.
+pub const TOKEN: &str = "<token>";
+
+/// What stands where something is that did not come from the broker.
+const NOT_SHOWN: &str = "<not shown>";
+
+/// What an entry may start the broker with.
+const ARGUMENTS: [&str; 4] = ["stdio", "--data-dir", "--config", "--session"];
 
 /// How a client is to reach the broker.
 #[derive(Debug, Clone)]
@@ -119,6 +124,47 @@ impl Client {
         }
     }
 
+    /// An entry of our name as it is shown: with what the broker writes, in this way and whichever way it is, and no token.
+    /// All else in it is the user's, or somebody else's, and may be a secret wherever it is: only its names are shown.
+    pub(super) fn shown(self, entry: &Map<String, Value>, way: Option<&Way>) -> Map<String, Value> {
+        let started = Way::Stdio { command: NAME.to_owned(), args: ARGUMENTS.map(str::to_owned).to_vec() };
+        let (url, token, token_file) = (String::new(), TOKEN.to_owned(), PathBuf::new());
+        let reached = Way::Http { url, token, token_file, written_out: false };
+        let pieces = [Some(&started), Some(&reached), way].into_iter().flatten().filter_map(|way| self.pieces(way));
+        let known: Vec<Value> =
+            pieces.flatten().flat_map(|piece| piece.value.into_values()).flat_map(|value| scalars(&value)).collect();
+        entry.iter().map(|(key, value)| (key.clone(), self.masked(value, &known))).collect()
+    }
+
+    fn masked(self, value: &Value, known: &[Value]) -> Value {
+        match value {
+            Value::Array(items) => items.iter().map(|item| self.masked(item, known)).collect(),
+            Value::Object(fields) => {
+                Value::Object(fields.iter().map(|(key, value)| (key.clone(), self.masked(value, known))).collect())
+            }
+            Value::String(text) => {
+                let is_program = text == NAME || (text.starts_with('/') && text.ends_with(&format!("/{NAME}")));
+                match text.strip_prefix("Bearer ") {
+                    Some(token) if self.refers(token) => value.clone(),
+                    Some(_) => Value::from(format!("Bearer {TOKEN}")),
+                    None if is_program || is_address(text) || known.contains(value) => value.clone(),
+                    None => Value::from(NOT_SHOWN),
+                }
+            }
+            Value::Number(_) if !known.contains(value) => Value::from(NOT_SHOWN),
+            Value::Null | Value::Bool(_) | Value::Number(_) => value.clone(),
+        }
+    }
+
+    /// Whether this stands for a token that is elsewhere, as the broker writes it.
+    fn refers(self, token: &str) -> bool {
+        let file = token.strip_prefix("{file:").and_then(|rest| rest.strip_suffix('}'));
+        match self {
+            Self::OpenCode => file.is_some_and(|file| !file.contains(['{', '}'])),
+            _ => self.reference(Path::new("")).as_deref() == Some(token),
+        }
+    }
+
     fn started(self, command: &str, args: &[String]) -> Map<String, Value> {
         object(match self {
             Self::ClaudeCode | Self::VsCode => json!({"type": "stdio", "command": command, "args": args}),
@@ -179,45 +225,20 @@ pub(super) fn starts_broker(entry: &Map<String, Value>) -> bool {
     name == Some(NAME) && line.iter().any(|word| word == "stdio")
 }
 
-/// The values that are written out in a file and are not for showing, wherever they are: what is held for a program or a
-/// server, what comes after `Bearer`, and what has the form of a secret.
-pub(super) fn tokens(value: &Value) -> Vec<String> {
-    let mut found = Vec::new();
-    collect(value, false, &mut found);
-    found
+/// Whether this is where a broker listens, with nothing in it that could be a secret.
+fn is_address(text: &str) -> bool {
+    let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
+    let is_host = |host: &str| host.chars().all(|letter| letter.is_ascii_alphanumeric() || ".:-[]".contains(letter));
+    rest.and_then(|rest| rest.split_once('/')).is_some_and(|(host, path)| path == "mcp" && is_host(host))
 }
 
-fn collect(value: &Value, is_held: bool, found: &mut Vec<String>) {
+/// The words, numbers and truth values in a value.
+fn scalars(value: &Value) -> Vec<Value> {
     match value {
-        Value::String(text) => {
-            let token = bearer(text);
-            if is_held || token.is_some() || without_secrets(value) != *value {
-                found.extend(written_out(token.unwrap_or(text)));
-            }
-        }
-        Value::Array(items) => items.iter().for_each(|item| collect(item, is_held, found)),
-        Value::Object(fields) => {
-            for (name, value) in fields {
-                let holds = HOLDERS.iter().any(|holder| name.eq_ignore_ascii_case(holder));
-                collect(value, is_held || holds, found);
-            }
-        }
-        _ => {}
+        Value::Array(items) => items.iter().flat_map(scalars).collect(),
+        Value::Object(fields) => fields.values().flat_map(scalars).collect(),
+        scalar => vec![scalar.clone()],
     }
-}
-
-/// What comes after `Bearer`.
-fn bearer(text: &str) -> Option<&str> {
-    const SCHEME: &str = "bearer ";
-    text.to_ascii_lowercase().find(SCHEME).map(|at| &text[at + SCHEME.len()..])
-}
-
-/// A token, if the text is one and does not stand for one that is elsewhere.
-fn written_out(text: &str) -> Option<String> {
-    let text = text.trim();
-    let refers = ["${", "{file:", "{env:"].iter().any(|start| text.starts_with(start));
-    let is_switch = matches!(text, "true" | "false" | "0" | "1");
-    (!text.is_empty() && !refers && !is_switch).then(|| text.to_owned())
 }
 
 fn object(value: Value) -> Map<String, Value> {

@@ -7,8 +7,9 @@ use serde_json::Value;
 use super::{
     ComposeError, bytes_of,
     env_file::{self, Parsed},
+    is_showable,
     reader::Reading,
-    service::{Service, looks_secret, named, plain, truth},
+    service::{Service, has_secret, named, plain, truth},
 };
 use crate::secrets::{REDACTED, VALUE_BYTES_MAX};
 
@@ -68,6 +69,10 @@ impl Service<'_> {
         }
         // What a path has from variables is not told either.
         let said = if written.contains('$') { written.to_owned() } else { path.display().to_string() };
+        let place = path.canonicalize().unwrap_or_else(|_| path.clone());
+        if !is_showable(&place) {
+            return self.error(at, format!("{said} has characters that do not show, or is no text"));
+        }
         let read = bytes_of(&path).map_err(|error| match &error {
             ComposeError::Read { source, .. } => format!("could not read {said}: {source}"),
             ComposeError::TooLarge { .. } => format!("{said} is too large"),
@@ -90,7 +95,6 @@ impl Service<'_> {
         for names in named.values() {
             self.uses(names);
         }
-        let place = path.canonicalize().unwrap_or(path);
         if written.contains('$') {
             self.leads(&format!("reads variables from {}", place.display()));
         }
@@ -149,8 +153,10 @@ impl Service<'_> {
 
     fn set(&mut self, at: &str, name: &str, written: &str) {
         if let Some(filled) = self.fill(at, written) {
-            // A token in the file itself is not for those who are shown what it would start, an agent for one.
-            let is_token = filled.named.is_empty() && looks_secret(name, &filled.text);
+            // A token in the file itself is not for those who are shown what it would start, an agent for one. Whether
+            // it is one does not depend on what is set: what is shown is the same then.
+            let mut texts = filled.literals.iter().map(String::as_str).chain([written]);
+            let is_token = !filled.literals.is_empty() && texts.any(|text| has_secret(name, text));
             self.set.push(format!("{name}={}", if is_token { REDACTED } else { written }));
             self.variable_of(name, filled.text, !filled.used.is_empty());
         }

@@ -105,7 +105,14 @@ impl Reading {
             self.variables.clone_from(environment);
             return;
         }
-        self.env_elsewhere = path.canonicalize().ok().filter(|place| !place.starts_with(&self.folder));
+        let place = path.canonicalize().unwrap_or_else(|_| path.clone());
+        if !is_showable(&place) {
+            let message = "is left out: where it leads has characters that do not show, or is no text";
+            self.problem(".env", message, Severity::Error);
+            self.variables.clone_from(environment);
+            return;
+        }
+        self.env_elsewhere = Some(place).filter(|place| !place.starts_with(&self.folder));
         let parsed = bytes_of(&path).map_err(|error| chain(&error)).and_then(|bytes| {
             self.note(&path, &bytes);
             let text = String::from_utf8(bytes).map_err(|_| "it is not text (UTF-8)".to_owned())?;

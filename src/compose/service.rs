@@ -354,8 +354,13 @@ pub(super) fn named(name: &str) -> String {
 
 /// Whether a value is named like a secret or has the form of one. A path to a secret is none.
 pub(super) fn looks_secret(name: &str, value: &str) -> bool {
+    !value.starts_with(['/', '.', '~']) && has_secret(name, value)
+}
+
+/// The same, of a path too.
+pub(super) fn has_secret(name: &str, value: &str) -> bool {
     let alone = json!({name: value});
-    !value.is_empty() && !value.starts_with(['/', '.', '~']) && without_secrets(&alone) != alone
+    without_secrets(&alone) != alone
 }
 
 pub(super) fn plain(value: &Value) -> Option<String> {

@@ -1,3 +1,5 @@
+mod environment;
+
 use super::*;
 use crate::{
     catalog::entry::Word,

@@ -55,6 +55,8 @@ pub(super) struct Filled {
     pub(super) used: BTreeSet<String>,
     /// All that it names, whether they have a value or not, also within what is not used: who agrees to it agrees to these.
     pub(super) named: BTreeSet<String>,
+    /// The text between variables and within their braces, also where that is not used.
+    pub(super) literals: Vec<String>,
     /// Those that have no value and no default: empty, as Compose has it.
     pub(super) unset: BTreeSet<String>,
 }
@@ -79,6 +81,9 @@ impl Filled {
             return Err(format!("is longer than {TEXT_BYTES_MAX} bytes with its variables filled in"));
         }
         self.text.push_str(text);
+        if !text.is_empty() {
+            self.literals.push(text.to_owned());
+        }
         match self.pieces.last_mut() {
             _ if text.is_empty() => {}
             Some(Piece::Text(last)) => last.push_str(text),
@@ -178,6 +183,7 @@ fn braced<'a>(
     let after = append(rest, if is_used { lookup } else { anything }, &mut other, depth + 1)?;
     filled.named.insert(name.to_owned());
     filled.named.append(&mut other.named);
+    filled.literals.append(&mut other.literals);
     match (operator, there) {
         (Some('-' | '?'), Some(value)) => filled.put(name, Some(value))?,
         (Some('-'), None) | (Some('+'), Some(_)) => filled.append(other)?,

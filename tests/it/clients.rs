@@ -3,6 +3,8 @@
 //! `tests/golden/clients` has each client's file at each level: as it was, connected over stdio, and connected over HTTP.
 //! With `UPDATE_GOLDEN=1` the latter two are written anew, to be read before they are committed.
 
+mod shown;
+
 use std::{
     fs,
     os::unix::fs::{PermissionsExt as _, symlink},
@@ -216,79 +218,6 @@ async fn the_token_is_in_a_file_only_when_that_is_asked_for_and_then_for_its_own
     assert!(shared.err().contains("--token-in-file"), "{}", shared.err());
     let desktop = user.client(&["connect", "claude-desktop", "--http"]).await;
     assert!(desktop.err().contains("leave --http out"), "{}", desktop.err());
-}
-
-#[tokio::test]
-async fn what_would_change_can_be_seen_before_and_without_the_token() {
-    let (user, path) = user_of_cursor();
-    let before = fs::read_to_string(&path).unwrap();
-    let shown = user.client(&["connect", "cursor", "--print"]).await.ok();
-    assert!(shown.contains("+    \"mcp-broker\": {") && shown.contains("   // mine"), "{shown}");
-    let shown = user.client(&["connect", "cursor", "--http", "--token-in-file", "--dry-run"]).await.ok();
-    assert!(shown.contains("Bearer <token>") && !shown.contains(TOKEN), "{shown}");
-    assert_eq!(fs::read_to_string(&path).unwrap(), before);
-    user.client(&["connect", "zed", "--print"]).await.ok();
-    assert!(!user.folder().join(".config/zed").exists(), "showing makes no folder");
-}
-
-#[tokio::test]
-async fn a_token_that_is_in_the_file_already_is_not_shown_either() {
-    let (user, path) = user_of_cursor();
-    user.client(&["connect", "cursor", "--http", "--token-in-file"]).await.ok();
-    for change in [&["connect", "cursor"][..], &["disconnect", "cursor"]] {
-        let shown = user.client(&[change, &["--print"]].concat()).await.ok();
-        assert!(shown.contains("\"Bearer <token>\"") && !shown.contains(TOKEN), "{shown}");
-    }
-    // Nor is one that was another's, or another broker's.
-    let old = "a \\\"quoted\\\" token";
-    let with = |key: &str, value: &str| {
-        let entry = format!("{{\"url\": \"http://127.0.0.1:1/mcp\", \"{key}\": {{\"Authorization\": \"{value}\"}}}}");
-        format!("{{\"mcpServers\": {{\n\"mcp-broker\": {entry}\n}}}}\n")
-    };
-    for (value, said) in [(format!("Bearer {old}"), "\"Bearer <token>\""), (old.to_owned(), "\"<token>\"")] {
-        fs::write(&path, with("headers", &value)).unwrap();
-        let shown = user.client(&["connect", "cursor", "--http", "--print"]).await.ok();
-        assert!(shown.contains(said) && !shown.contains("quoted"), "{shown}");
-        assert!(shown.contains("Bearer ${env:MCP_BROKER_TOKEN}"), "a reference is shown: {shown}");
-    }
-}
-
-#[tokio::test]
-async fn what_other_entries_are_started_with_is_not_shown() {
-    let (user, path) = user_of_cursor();
-    let file = r#"{"mcpServers": {
-  "one": {"url": "https://one.example/mcp", "headers": {"X-Key": "Basic hunter-1", "Y": "Bearer ${env:KEY}"}}, "two": {
-    "command": "npx", "args": ["--debug", "--key=ghp_012345678901234567890123456789012345"],
-    "env": {"DEBUG": "true", "NPX_PASSWORD": "hunter\n2", "SHORT": "db"}
-  }
-}}
-"#;
-    fs::write(&path, file).unwrap();
-    let shown = user.client(&["connect", "cursor", "--print"]).await.ok();
-    assert!(shown.contains("+") && shown.contains("\"mcp-broker\": {"), "{shown}");
-    assert!(!shown.contains("hunter") && !shown.contains("ghp_") && !shown.contains("\"db\""), "{shown}");
-    for kept in ["\"NPX_PASSWORD\": \"<token>\"", "\"DEBUG\": \"true\"", "--debug", "Bearer ${env:KEY}"] {
-        assert!(shown.contains(kept), "{kept}: {shown}");
-    }
-    // What is written so that it cannot be found again is not shown at all.
-    fs::write(&path, file.replace("hunter", "\\u0068unter")).unwrap();
-    let shown = user.client(&["connect", "cursor", "--print"]).await.ok();
-    assert!(shown.contains("\"mcp-broker\": {") && !shown.contains("unter"), "{shown}");
-}
-
-#[tokio::test]
-async fn showing_makes_neither_a_token_nor_a_broker() {
-    let user = User::new();
-    let data = user.folder().join(".local/share/mcp-broker");
-    fs::remove_dir_all(&data).unwrap();
-    let shown = user.client(&["connect", "claude-code", "--http", "--token-in-file", "--print"]).await.ok();
-    assert!(shown.contains("Bearer <token>"), "{shown}");
-    assert!(!data.exists());
-    // What starts the broker itself needs no token, nor one that is in order.
-    fs::create_dir_all(&data).unwrap();
-    fs::write(data.join("token"), "short").unwrap();
-    user.client(&["connect", "claude-code"]).await.ok();
-    assert!(!user.client(&["connect", "claude-code", "--http"]).await.err().is_empty());
 }
 
 #[tokio::test]
