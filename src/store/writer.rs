@@ -1,8 +1,8 @@
 //! The one connection that writes.
 //!
 //! A task owns it and takes jobs in order from a bounded queue. Audit events that queued up while the last commit was
-//! under way share the next ones, up to so many each; a single event is committed at once, on its own. Every other change is a transaction of
-//! its own. The caller is told only after the commit, so what was acknowledged survives the process.
+//! under way share the next ones, up to so many each; a single event is committed at once, on its own. Every other change
+//! is a transaction of its own. The caller is told only after the commit, so what was acknowledged survives the process.
 //!
 //! Behind all that it arranges the log for questions: when nothing was queued for a moment, when a question is asked, and
 //! a little after every commit when much has piled up.

@@ -249,3 +249,51 @@ impl Walk {
         None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::{Event, Opened},
+        *,
+    };
+    use crate::{
+        ids::CallId,
+        lifecycle::Tasks,
+        store::{Durability, Store, timestamp},
+    };
+
+    #[tokio::test]
+    async fn of_large_events_fewer_are_read_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let (tasks, _crashes) = Tasks::new();
+        let store = Store::open(folder.path(), Durability::Process, &tasks).await.unwrap();
+        let third = usize::try_from(BYTES_MAX / 3).unwrap();
+        for bytes in [third, third, third, third, 10, 4 * third, 10] {
+            let event = Opened {
+                record: CallId::new(),
+                at: timestamp(0),
+                parent: None,
+                session: None,
+                principal: "operator".to_owned(),
+                client: None,
+                kind: "tool".into(),
+                server: None,
+                name: "large".to_owned(),
+                arguments: Some("x".repeat(bytes)),
+                arguments_bytes: 0,
+                arguments_hash: None,
+                trace: None,
+            };
+            store.append_audit(Event::Opened(event)).await.unwrap();
+        }
+        let (mut after, mut parts) = (0, Vec::new());
+        while after < 7 {
+            after = Part::read(store.readers(), after, 7).await.unwrap().last;
+            parts.push(after);
+        }
+        assert_eq!(parts, [1, 2, 4, 5, 6, 7]);
+        let found = run(store.readers(), (0, [0; 32]), 7, None).await.unwrap();
+        assert!(matches!(found, Verification::Intact { events: 7, .. }), "{found:?}");
+        store.close().await;
+    }
+}

@@ -97,7 +97,8 @@ pub(super) fn agreed(path: &Path, data: &Path) -> Result<(), MountError> {
 }
 
 /// Refuses what no container ever sees, of a path that has its links followed: what leads out of it (a socket among that,
-/// whatever it is called) or holds people's keys, the broker's own folder if it is known, and every folder that one of these is in.
+/// whatever it is called) or holds people's keys, the broker's own folder if it is known, and every folder that one of
+/// these is in.
 pub(crate) fn permitted(path: &Path, data: Option<&Path>) -> Result<(), MountError> {
     let refused = |of: &Path| Err(MountError::Forbidden { path: path.to_owned(), of: of.to_owned() });
     let is_key = |part: &std::ffi::OsStr| SENSITIVE.iter().any(|sensitive| part == *sensitive);
