@@ -51,7 +51,7 @@ pub struct Cli {
 }
 
 const AFTER_HELP: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 another broker holds the data folder, \
-4 the audit log is not intact, 5 replayed calls ended otherwise, 6 a tool ran and failed";
+4 the audit log is not intact, 5 replayed calls gave other results, 6 a tool ran and failed";
 
 #[derive(Debug, Args)]
 struct Global {
