@@ -54,6 +54,8 @@ pub struct Menu {
     pub prompts: Vec<MenuPrompt>,
     pub resources: Vec<MenuResource>,
     pub templates: Vec<MenuTemplate>,
+    /// Whether it is known of every server what it offers.
+    pub complete: bool,
     by_exposed: HashMap<String, usize>,
     prefixes: HashMap<String, ServerName>,
 }
@@ -70,7 +72,8 @@ impl Menu {
     /// The menu of these servers.
     #[must_use]
     pub fn of(servers: &[AddedServer], with_prefixes: bool) -> Self {
-        let mut menu = Self::default();
+        let complete = servers.iter().all(|added| added.surface.is_some());
+        let mut menu = Self { complete, ..Self::default() };
         let mut taken: HashSet<String> = names::RESERVED.iter().map(|name| (*name).to_owned()).collect();
         let mut prompts = HashSet::new();
         let mut uris = HashSet::new();
@@ -296,6 +299,15 @@ mod tests {
     fn a_server_cannot_pose_as_the_broker() {
         let names = exposed_names(&[server("evil", "evil", &["mcp-add"])], false);
         assert_eq!(names, ["evil__mcp-add"]);
+    }
+
+    #[test]
+    fn a_menu_says_whether_a_server_has_not_told_yet() {
+        let told = server("one", "one", &["search"]);
+        let untold = AddedServer { surface: None, ..server("two", "two", &[]) };
+        assert!(Menu::of(&[], true).complete);
+        assert!(Menu::of(std::slice::from_ref(&told), true).complete);
+        assert!(!Menu::of(&[told, untold], true).complete);
     }
 
     #[test]

@@ -145,7 +145,7 @@ impl Tools {
 
     /// Starts the operator's servers of a session, so that its first list need not wait for them.
     pub fn warm(&self, session: &Arc<Session>, caller: &Caller) {
-        if session.servers().iter().all(|added| added.surface.is_some()) {
+        if session.menu(self.context.with_prefixes()).complete {
             return;
         }
         let (context, session) = (self.context.clone(), session.clone());
@@ -245,13 +245,14 @@ impl Context {
         limit: Duration,
         enough: impl Fn(&Menu) -> bool,
     ) -> Arc<Menu> {
+        // The menu itself says whether it is complete: a server may tell what it offers at any moment.
+        let is_enough = |menu: &Menu| menu.complete || enough(menu);
         let menu = session.menu(self.with_prefixes());
-        let complete = || session.servers().iter().all(|added| added.surface.is_some());
-        if enough(&menu) || complete() {
+        if is_enough(&menu) {
             return menu;
         }
         self.recall(session, caller).await;
-        if !complete() && !enough(&session.menu(self.with_prefixes())) {
+        if !is_enough(&session.menu(self.with_prefixes())) {
             let _ = tokio::time::timeout(limit, self.learn_surfaces(session, caller, |_| true)).await;
         }
         session.menu(self.with_prefixes())
