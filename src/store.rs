@@ -34,6 +34,7 @@ pub use learned::LearnedTool;
 pub use secrets::SealedSecret;
 pub use writer::Writer;
 
+use self::audit::Direct;
 use crate::{clock::Timestamp, lifecycle::Tasks};
 
 const FILE: &str = "broker.sqlite";
@@ -116,7 +117,14 @@ impl Store {
         let options = options(&path, durability);
         let mut connection = options.clone().pragma("cache_size", WRITER_CACHE).connect().await.map_err(wrong)?;
         migrate::run(&mut connection, &path).await?;
-        let writer = Writer::start(connection, tasks).await.map_err(wrong)?;
+        let direct = match durability {
+            Durability::Process => Direct::open(&path)
+                .inspect_err(|error| tracing::warn!(%error, "every audit event is committed on the writer's thread"))
+                .ok(),
+            // A commit waits for the disk, which no thread of the runtime may.
+            Durability::Power => None,
+        };
+        let writer = Writer::start(connection, direct, tasks).await.map_err(wrong)?;
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS_MAX)
             .min_connections(0)

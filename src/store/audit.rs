@@ -3,6 +3,7 @@
 mod append;
 mod arrange;
 mod digest;
+mod direct;
 mod filters;
 mod prune;
 mod records;
@@ -14,6 +15,7 @@ use std::borrow::Cow;
 use sqlx::{ColumnIndex, Row as _, sqlite::SqliteRow};
 
 pub(super) use append::{Chain, EVENTS_MAX};
+pub(super) use direct::Direct;
 pub use prune::{Cut, Prune};
 pub use records::{Cursor, Page, Query, Record};
 pub use stats::{Stats, StatsBy};

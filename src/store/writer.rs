@@ -1,23 +1,27 @@
-//! The one connection that writes.
+//! Everything that writes, one at a time.
 //!
-//! A task owns it and takes jobs in order from a bounded queue. Audit events that queued up while the last commit was
-//! under way share the next ones, up to so many each; a single event is committed at once, on its own. Every other change
-//! is a transaction of its own. The caller is told only after the commit, so what was acknowledged survives the process.
+//! An audit event is committed at once, on the thread of whoever brings it, where nobody else writes. Everything else is a
+//! job: a task takes them in order from a bounded queue. Audit events that queued up while the last commit was under way
+//! share the next ones, up to so many each; every other change is a transaction of its own. The caller is told only after
+//! the commit, so what was acknowledged survives the process.
 //!
 //! Behind all that it arranges the log for questions: when nothing was queued for a moment, when a question is asked, and
 //! a little after every commit when much has piled up.
 //!
 //! Dropping a caller's future does not take its job back: it runs, and nobody hears of it.
 
-use std::{ops::ControlFlow, time::Duration};
+mod lane;
+
+use std::{ops::ControlFlow, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt as _, future::BoxFuture};
 use sqlx::{Connection as _, Sqlite, SqliteConnection, query::Query, sqlite::SqliteArguments};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use self::lane::Lane;
 use super::{
     StoreError,
-    audit::{Chain, EVENTS_MAX, Event},
+    audit::{Chain, Direct, EVENTS_MAX, Event},
     transaction,
 };
 use crate::lifecycle::Tasks;
@@ -56,22 +60,25 @@ enum Job {
     Close,
 }
 
-/// The way to the writing task.
+/// The way to write.
 #[derive(Clone)]
 pub struct Writer {
     jobs: mpsc::Sender<Job>,
-    /// Changes when audit events are committed.
-    commits: watch::Receiver<()>,
+    lane: Arc<Lane>,
 }
 
 impl Writer {
-    pub(super) async fn start(mut connection: SqliteConnection, tasks: &Tasks) -> Result<Self, sqlx::Error> {
+    pub(super) async fn start(
+        mut connection: SqliteConnection,
+        direct: Option<Direct>,
+        tasks: &Tasks,
+    ) -> Result<Self, sqlx::Error> {
         let chain = Chain::load(&mut connection).await?;
         let (jobs, queue) = mpsc::channel(QUEUE_MAX);
-        let (committed, commits) = watch::channel(());
-        let work = Work { connection, chain, committed, asked: Vec::new() };
+        let lane = Arc::new(Lane::new(chain, direct));
+        let work = Work { connection, lane: lane.clone(), asked: Vec::new() };
         tasks.spawn_last("store.writer", work.run(queue));
-        Ok(Self { jobs, commits })
+        Ok(Self { jobs, lane })
     }
 
     /// Commits an audit event.
@@ -80,6 +87,10 @@ impl Writer {
     ///
     /// When it could not be committed: then it is not in the log.
     pub(super) async fn append(&self, event: Event) -> Result<(), StoreError> {
+        // What is queued was there first.
+        if self.jobs.capacity() == QUEUE_MAX && self.lane.append(&event) {
+            return Ok(());
+        }
         let (acknowledge, outcome) = oneshot::channel();
         self.jobs.send(Job::Event(Box::new(event), acknowledge)).await.map_err(|_| StoreError::Closed)?;
         outcome.await.map_err(|_| StoreError::Closed)?
@@ -138,7 +149,7 @@ impl Writer {
 
     /// Changes when audit events are committed.
     pub(super) fn commits(&self) -> watch::Receiver<()> {
-        self.commits.clone()
+        self.lane.commits()
     }
 
     /// Has every event that was committed before arranged for questions.
@@ -161,38 +172,47 @@ impl Writer {
 
 struct Work {
     connection: SqliteConnection,
-    chain: Chain,
-    committed: watch::Sender<()>,
+    lane: Arc<Lane>,
     /// Who waits for events to be arranged, each up to which.
     asked: Vec<(i64, Acknowledge)>,
 }
 
 impl Work {
     async fn run(mut self, mut queue: mpsc::Receiver<Job>) {
+        let lane = self.lane.clone();
         let mut jobs = Vec::with_capacity(BATCH_MAX);
+        // Whether there are events to arrange, as far as this task has heard.
+        let mut behind = true;
         loop {
             let quiet = if self.asked.is_empty() { QUIET } else { Duration::ZERO };
-            let idle = tokio::select! {
+            let rested = tokio::select! {
                 biased;
                 received = queue.recv_many(&mut jobs, BATCH_MAX) => {
                     if received == 0 { break }
                     false
                 }
-                () = tokio::time::sleep(quiet), if self.chain.behind() > 0 => true,
+                () = tokio::time::sleep(quiet), if behind => true,
+                () = lane.appended(), if !behind => {
+                    behind = true;
+                    continue;
+                }
             };
+            let mut turn = lane.turn().await;
             let many = jobs.len() > 1;
-            if self.run_jobs(&mut jobs).await.is_break() {
+            if self.run_jobs(turn.chain(), &mut jobs).await.is_break() {
+                turn.close();
                 break;
             }
             if many {
                 // Who was told gets to queue what comes next, so that it shares a commit again.
                 tokio::task::yield_now().await;
             }
-            if self.chain.behind() > BEHIND_MAX {
-                self.arrange(ARRANGED_UNDER_LOAD).await;
-            } else if idle || !self.asked.is_empty() {
-                self.arrange(ARRANGED).await;
+            if turn.chain().behind() > BEHIND_MAX {
+                self.arrange(turn.chain(), ARRANGED_UNDER_LOAD).await;
+            } else if (rested && turn.quiet_for() >= quiet) || !self.asked.is_empty() {
+                self.arrange(turn.chain(), ARRANGED).await;
             }
+            behind = turn.chain().behind() > 0;
         }
         queue.close();
         if let Err(error) = self.connection.close().await {
@@ -200,12 +220,12 @@ impl Work {
         }
     }
 
-    async fn run_jobs(&mut self, jobs: &mut Vec<Job>) -> ControlFlow<()> {
+    async fn run_jobs(&mut self, chain: &mut Chain, jobs: &mut Vec<Job>) -> ControlFlow<()> {
         let mut waiting = jobs.drain(..).peekable();
         while let Some(job) = waiting.next() {
             match job {
                 Job::Close => return ControlFlow::Break(()),
-                Job::Arrange(acknowledge) => self.asked.push((self.chain.end(), acknowledge)),
+                Job::Arrange(acknowledge) => self.asked.push((chain.end(), acknowledge)),
                 Job::Change(change, acknowledge) => {
                     let outcome = run_change(&mut self.connection, change).await;
                     let _ = acknowledge.send(outcome);
@@ -220,11 +240,11 @@ impl Work {
                         events.push(*event);
                         acknowledges.push(acknowledge);
                     }
-                    let outcome = self.chain.append(&mut self.connection, &events).await.map_err(StoreError::from);
+                    let outcome = chain.append(&mut self.connection, &events).await.map_err(StoreError::from);
                     for acknowledge in acknowledges {
                         let _ = acknowledge.send(outcome.clone());
                     }
-                    self.committed.send_replace(());
+                    self.lane.tell();
                 }
             }
         }
@@ -232,9 +252,9 @@ impl Work {
     }
 
     /// Arranges some events, and tells who waited for no more than those.
-    async fn arrange(&mut self, events_max: i64) {
-        if self.chain.behind() > 0
-            && let Err(error) = self.chain.arrange(&mut self.connection, events_max).await
+    async fn arrange(&mut self, chain: &mut Chain, events_max: i64) {
+        if chain.behind() > 0
+            && let Err(error) = chain.arrange(&mut self.connection, events_max).await
         {
             tracing::debug!(%error, "events were not arranged for questions");
             let error = StoreError::from(error);
@@ -243,7 +263,7 @@ impl Work {
             }
             return;
         }
-        let arranged = self.chain.arranged();
+        let arranged = chain.arranged();
         for (_, acknowledge) in self.asked.extract_if(.., |(end, _)| *end <= arranged) {
             let _ = acknowledge.send(Ok(()));
         }
@@ -254,4 +274,102 @@ async fn run_change(connection: &mut SqliteConnection, change: Change) -> Result
     transaction::begin(connection).await?;
     let outcome = change(connection).await;
     transaction::end(connection, outcome).await
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::{ConnectOptions as _, Row as _, sqlite::SqliteConnectOptions};
+
+    use super::*;
+    use crate::{
+        ids::CallId,
+        store::{
+            Durability, Store,
+            audit::{Opened, Verification},
+            timestamp,
+        },
+    };
+
+    fn event() -> Event {
+        Event::Opened(Opened {
+            record: CallId::new(),
+            at: timestamp(0),
+            parent: None,
+            session: None,
+            principal: "operator".to_owned(),
+            client: None,
+            kind: "tool".into(),
+            server: None,
+            name: "echo".to_owned(),
+            arguments: None,
+            arguments_bytes: 0,
+            arguments_hash: None,
+            trace: None,
+        })
+    }
+
+    async fn assert_whole(store: &Store, expected: u64) {
+        let found = store.verify_audit(None).await.unwrap();
+        assert!(matches!(found, Verification::Intact { events, .. } if events == expected), "{found:?}");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn events_are_one_chain_whoever_commits_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let (tasks, _crashes) = Tasks::new();
+        let store = Store::open(folder.path(), Durability::Process, &tasks).await.unwrap();
+        let mut callers = tokio::task::JoinSet::new();
+        for _ in 0..8 {
+            let store = store.clone();
+            callers.spawn(async move {
+                for _ in 0..300 {
+                    store.append_audit(event()).await.unwrap();
+                }
+            });
+        }
+        callers.join_all().await;
+        assert_whole(&store, 2400).await;
+        // One alone never meets anybody, and has to give the writing task its turn all the same.
+        for _ in 0..2000 {
+            store.append_audit(event()).await.unwrap();
+        }
+        assert_whole(&store, 4400).await;
+        store.close().await;
+        assert!(matches!(store.append_audit(event()).await, Err(StoreError::Closed)));
+    }
+
+    #[tokio::test]
+    async fn an_event_waits_for_another_program_that_writes() {
+        let folder = tempfile::tempdir().unwrap();
+        let (tasks, _crashes) = Tasks::new();
+        let store = Store::open(folder.path(), Durability::Process, &tasks).await.unwrap();
+        let path = folder.path().join("broker.sqlite");
+        let mut other = SqliteConnectOptions::new().filename(path).connect().await.unwrap();
+        transaction::begin(&mut other).await.unwrap();
+        let appending = store.append_audit(event());
+        tokio::pin!(appending);
+        assert!(futures_util::poll!(&mut appending).is_pending());
+        transaction::end(&mut other, Ok::<_, sqlx::Error>(())).await.unwrap();
+        appending.await.unwrap();
+        assert_whole(&store, 1).await;
+        store.close().await;
+    }
+
+    #[tokio::test]
+    async fn events_are_arranged_when_it_is_quiet() {
+        let folder = tempfile::tempdir().unwrap();
+        let (tasks, _crashes) = Tasks::new();
+        let store = Store::open(folder.path(), Durability::Process, &tasks).await.unwrap();
+        for expected in [1_i64, 2] {
+            store.append_audit(event()).await.unwrap();
+            let arranged = async || {
+                let row = sqlx::query("SELECT seq FROM audit_arranged").fetch_one(store.readers()).await.unwrap();
+                row.get::<i64, _>("seq")
+            };
+            while arranged().await < expected {
+                tokio::task::yield_now().await;
+            }
+        }
+        store.close().await;
+    }
 }

@@ -3,7 +3,7 @@
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::support::{Era, FixtureCatalog, TestBroker, database, process::Home};
+use crate::support::{Era, FixtureCatalog, TestBroker, broker::eventually, database, process::Home};
 
 fn two() -> FixtureCatalog {
     FixtureCatalog::new().server("one", &[], &[]).server("two", &[], &[])
@@ -19,6 +19,14 @@ async fn busy() -> TestBroker {
     broker.clock.advance(jiff::SignedDuration::from_hours(1));
     modern.ok("two__echo", json!({"text": "plain"})).await;
     assert!(!modern.call("two__fail", json!({"message": "no"})).await.is_ok());
+    drop((legacy, modern));
+    // So that no more is recorded while it is read.
+    eventually("both servers have stopped", async || {
+        let path = "/v1/audit?kind=instance&tool=stop&status=success";
+        let (_, stops) = broker.rest(Method::GET, path, None).await;
+        stops["records"].as_array().is_some_and(|stops| stops.len() == 2)
+    })
+    .await;
     broker
 }
 

@@ -26,8 +26,9 @@ const CLOSE: &str =
     "INSERT INTO audit_closed (seq, record, at, duration, status, error, result, result_bytes, result_hash,
      hash) ";
 
-static OPEN_ONE: LazyLock<String> = LazyLock::new(|| format!("{OPEN} VALUES {}", places(1, OPENED_COLUMNS)));
-static CLOSE_ONE: LazyLock<String> = LazyLock::new(|| format!("{CLOSE} VALUES {}", places(1, CLOSED_COLUMNS)));
+pub(super) static OPEN_ONE: LazyLock<String> = LazyLock::new(|| format!("{OPEN} VALUES {}", places(1, OPENED_COLUMNS)));
+pub(super) static CLOSE_ONE: LazyLock<String> =
+    LazyLock::new(|| format!("{CLOSE} VALUES {}", places(1, CLOSED_COLUMNS)));
 
 /// Transactions that write up to so many events of each kind. What is not needed of one is filled with nulls, and not
 /// written. It is handed to SQLite's thread at once: every trip there and back costs as much as many rows do.
@@ -51,10 +52,10 @@ pub(in crate::store) struct Chain {
     arranged: i64,
 }
 
-struct Link<'a, E> {
-    seq: i64,
-    hash: [u8; 32],
-    event: &'a E,
+pub(super) struct Link<'a, E> {
+    pub(super) seq: i64,
+    pub(super) hash: [u8; 32],
+    pub(super) event: &'a E,
 }
 
 impl Chain {
@@ -107,6 +108,19 @@ impl Chain {
         }
         self.seq = seq;
         self.hash = hash;
+        Ok(())
+    }
+
+    /// Has `write` commit one event with its place in the chain. When that fails the chain is where it was.
+    pub(super) fn append_one<E>(
+        &mut self,
+        event: &Event,
+        write: impl FnOnce(Link<'_, Event>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let seq = self.seq + 1;
+        let hash = digest::of_event(&self.hash, seq, event);
+        write(Link { seq, hash, event })?;
+        (self.seq, self.hash) = (seq, hash);
         Ok(())
     }
 
