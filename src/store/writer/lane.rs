@@ -9,9 +9,9 @@ use tokio::{
 
 use crate::store::audit::{Chain, Direct, Event};
 
-/// Events that are committed between two turns of the writing task, at most: it copies the write-ahead log into the database,
-/// and arranges what has piled up.
-const BETWEEN_TURNS: u32 = 1024;
+/// Events that are committed on callers' threads, at most, before the writing task commits one: that is when the write-ahead
+/// log is copied into the database, if it has grown enough.
+const DIRECT_MAX: u32 = 1024;
 
 /// A commit that takes longer waited for the disk. It held up whatever else its thread has to do.
 const SLOW: Duration = Duration::from_millis(5);
@@ -31,8 +31,8 @@ struct State {
     chain: Chain,
     /// None if commits wait for the disk, and when the database is closed.
     direct: Option<Direct>,
-    /// Events that were committed on callers' threads since the last turn.
-    between: u32,
+    /// Events that were committed on callers' threads since the writing task had something to commit.
+    in_a_row: u32,
     /// When the last of those was.
     last: Option<Instant>,
     careful_until: Option<Instant>,
@@ -41,16 +41,16 @@ struct State {
 impl Lane {
     pub(super) fn new(chain: Chain, direct: Option<Direct>) -> Self {
         let (committed, _) = watch::channel(());
-        let state = State { chain, direct, between: 0, last: None, careful_until: None };
+        let state = State { chain, direct, in_a_row: 0, last: None, careful_until: None };
         Self { state: Mutex::new(state), appended: Notify::new(), committed }
     }
 
     /// Commits an event on this thread if that takes no waiting, and says whether it did. If not, it is not in the log.
     pub(super) fn append(&self, event: &Event) -> bool {
         let Ok(mut state) = self.state.try_lock() else { return false };
-        let State { chain, direct: Some(direct), between, last, careful_until } = &mut *state else { return false };
+        let State { chain, direct: Some(direct), in_a_row, last, careful_until } = &mut *state else { return false };
         let begun = Instant::now();
-        if *between >= BETWEEN_TURNS || careful_until.is_some_and(|until| begun < until) {
+        if *in_a_row >= DIRECT_MAX || careful_until.is_some_and(|until| begun < until) {
             return false;
         }
         let was_arranged = chain.behind() == 0;
@@ -64,7 +64,7 @@ impl Lane {
             tracing::debug!(%error, "an event was not committed at once");
             return false;
         }
-        *between += 1;
+        *in_a_row += 1;
         *last = Some(ended);
         drop(state);
         if was_arranged {
@@ -81,9 +81,7 @@ impl Lane {
 
     /// Waits for the writing task's turn.
     pub(super) async fn turn(&self) -> Turn<'_> {
-        let mut state = self.state.lock().await;
-        state.between = 0;
-        Turn { state }
+        Turn { state: self.state.lock().await }
     }
 
     /// Tells who waits for events that some were committed.
@@ -106,6 +104,11 @@ impl Turn<'_> {
         &mut self.state.chain
     }
 
+    /// The writing task is about to commit something.
+    pub(super) fn commits(&mut self) {
+        self.state.in_a_row = 0;
+    }
+
     /// How long ago the last event was committed on a caller's thread.
     pub(super) fn quiet_for(&self) -> Duration {
         self.state.last.map_or(Duration::MAX, |last| last.elapsed())
@@ -114,5 +117,54 @@ impl Turn<'_> {
     /// Nothing is written on callers' threads any more, and their connection is closed.
     pub(super) fn close(&mut self) {
         self.state.direct = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use sqlx::{ConnectOptions as _, sqlite::SqliteConnectOptions};
+
+    use super::{super::tests::event, *};
+    use crate::{
+        lifecycle::Tasks,
+        store::{Durability, Store},
+    };
+
+    async fn lane(folder: &Path) -> Lane {
+        let (tasks, _crashes) = Tasks::new();
+        Store::open(folder, Durability::Process, &tasks).await.unwrap().close().await;
+        let path = folder.join("broker.sqlite");
+        let mut connection = SqliteConnectOptions::new().filename(&path).connect().await.unwrap();
+        let chain = Chain::load(&mut connection).await.unwrap();
+        Lane::new(chain, Some(Direct::open(&path).unwrap()))
+    }
+
+    #[tokio::test]
+    async fn the_writing_task_gets_an_event_to_commit_now_and_then() {
+        let folder = tempfile::tempdir().unwrap();
+        let lane = lane(folder.path()).await;
+        for _ in 0..DIRECT_MAX {
+            // The disk of whoever runs this may be slow.
+            lane.state.lock().await.careful_until = None;
+            assert!(lane.append(&event()));
+            // A turn in which nothing is committed.
+            drop(lane.turn().await);
+        }
+        lane.state.lock().await.careful_until = None;
+        assert!(!lane.append(&event()));
+        lane.turn().await.commits();
+        assert!(lane.append(&event()));
+        lane.turn().await.close();
+        assert!(!lane.append(&event()));
+    }
+
+    #[tokio::test]
+    async fn who_waited_for_the_disk_lets_the_writing_task_wait() {
+        let folder = tempfile::tempdir().unwrap();
+        let lane = lane(folder.path()).await;
+        lane.state.lock().await.careful_until = Some(Instant::now() + CAREFUL);
+        assert!(!lane.append(&event()));
     }
 }
