@@ -52,6 +52,27 @@ pub struct Opened {
     pub trace: Option<String>,
 }
 
+#[cfg(test)]
+impl Opened {
+    pub(in crate::store) fn example() -> Self {
+        Self {
+            record: CallId::new(),
+            at: Timestamp::UNIX_EPOCH,
+            parent: None,
+            session: None,
+            principal: "operator".to_owned(),
+            client: None,
+            kind: "tool".into(),
+            server: None,
+            name: "echo".to_owned(),
+            arguments: None,
+            arguments_bytes: 0,
+            arguments_hash: None,
+            trace: None,
+        }
+    }
+}
+
 /// Something has run, or will not.
 #[derive(Debug, Clone)]
 pub struct Closed {

@@ -199,7 +199,7 @@ impl Work {
             };
             let mut turn = lane.turn().await;
             if !jobs.is_empty() {
-                turn.commits();
+                turn.will_commit();
             }
             let many = jobs.len() > 1;
             if self.run_jobs(turn.chain(), &mut jobs).await.is_break() {
@@ -284,31 +284,13 @@ mod tests {
     use sqlx::{ConnectOptions as _, Row as _, sqlite::SqliteConnectOptions};
 
     use super::*;
-    use crate::{
-        ids::CallId,
-        store::{
-            Durability, Store,
-            audit::{Opened, Verification},
-            timestamp,
-        },
+    use crate::store::{
+        Durability, Store,
+        audit::{Opened, Verification},
     };
 
-    pub(super) fn event() -> Event {
-        Event::Opened(Opened {
-            record: CallId::new(),
-            at: timestamp(0),
-            parent: None,
-            session: None,
-            principal: "operator".to_owned(),
-            client: None,
-            kind: "tool".into(),
-            server: None,
-            name: "echo".to_owned(),
-            arguments: None,
-            arguments_bytes: 0,
-            arguments_hash: None,
-            trace: None,
-        })
+    fn event() -> Event {
+        Event::Opened(Opened::example())
     }
 
     async fn assert_whole(store: &Store, expected: u64) {
@@ -364,9 +346,12 @@ mod tests {
                 let row = sqlx::query("SELECT seq FROM audit_arranged").fetch_one(store.readers()).await.unwrap();
                 row.get::<i64, _>("seq")
             };
-            while arranged().await < expected {
-                tokio::task::yield_now().await;
-            }
+            let waiting = async {
+                while arranged().await < expected {
+                    tokio::task::yield_now().await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(30), waiting).await.unwrap();
         }
         store.close().await;
     }

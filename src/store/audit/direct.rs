@@ -15,7 +15,7 @@ use super::{
 };
 use crate::ids::{CallId, SessionId};
 
-/// Pages of the database that are kept in memory: an event touches about ten.
+/// What this connection may keep of the database in memory, as SQLite's `cache_size` has it: in KiB, if negative.
 const CACHE: &str = "-256";
 
 /// A connection to write single events with.

@@ -257,9 +257,8 @@ mod tests {
         *,
     };
     use crate::{
-        ids::CallId,
         lifecycle::Tasks,
-        store::{Durability, Store, timestamp},
+        store::{Durability, Store},
     };
 
     #[tokio::test]
@@ -269,21 +268,7 @@ mod tests {
         let store = Store::open(folder.path(), Durability::Process, &tasks).await.unwrap();
         let third = usize::try_from(BYTES_MAX / 3).unwrap();
         for bytes in [third, third, third, third, 10, 4 * third, 10] {
-            let event = Opened {
-                record: CallId::new(),
-                at: timestamp(0),
-                parent: None,
-                session: None,
-                principal: "operator".to_owned(),
-                client: None,
-                kind: "tool".into(),
-                server: None,
-                name: "large".to_owned(),
-                arguments: Some("x".repeat(bytes)),
-                arguments_bytes: 0,
-                arguments_hash: None,
-                trace: None,
-            };
+            let event = Opened { arguments: Some("x".repeat(bytes)), ..Opened::example() };
             store.append_audit(Event::Opened(event)).await.unwrap();
         }
         let (mut after, mut parts) = (0, Vec::new());

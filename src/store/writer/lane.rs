@@ -48,24 +48,22 @@ impl Lane {
     /// Commits an event on this thread if that takes no waiting, and says whether it did. If not, it is not in the log.
     pub(super) fn append(&self, event: &Event) -> bool {
         let Ok(mut state) = self.state.try_lock() else { return false };
-        let State { chain, direct: Some(direct), in_a_row, last, careful_until } = &mut *state else { return false };
         let begun = Instant::now();
-        if *in_a_row >= DIRECT_MAX || careful_until.is_some_and(|until| begun < until) {
+        if state.in_a_row >= DIRECT_MAX || state.careful_until.is_some_and(|until| begun < until) {
             return false;
         }
+        let State { chain, direct: Some(direct), .. } = &mut *state else { return false };
         let was_arranged = chain.behind() == 0;
         let outcome = direct.append(chain, event);
         let ended = Instant::now();
-        if ended - begun > SLOW {
-            *careful_until = Some(ended + CAREFUL);
-        }
+        state.took(begun, ended);
         if let Err(error) = outcome {
             // The writing task tries it again, and says why it fails.
             tracing::debug!(%error, "an event was not committed at once");
             return false;
         }
-        *in_a_row += 1;
-        *last = Some(ended);
+        state.in_a_row += 1;
+        state.last = Some(ended);
         drop(state);
         if was_arranged {
             self.appended.notify_one();
@@ -94,6 +92,15 @@ impl Lane {
     }
 }
 
+impl State {
+    /// A commit on a caller's thread was tried.
+    fn took(&mut self, begun: Instant, ended: Instant) {
+        if ended - begun > SLOW {
+            self.careful_until = Some(ended + CAREFUL);
+        }
+    }
+}
+
 /// While it lasts, nobody else writes.
 pub(super) struct Turn<'l> {
     state: MutexGuard<'l, State>,
@@ -105,7 +112,7 @@ impl Turn<'_> {
     }
 
     /// The writing task is about to commit something.
-    pub(super) fn commits(&mut self) {
+    pub(super) fn will_commit(&mut self) {
         self.state.in_a_row = 0;
     }
 
@@ -126,11 +133,15 @@ mod tests {
 
     use sqlx::{ConnectOptions as _, sqlite::SqliteConnectOptions};
 
-    use super::{super::tests::event, *};
+    use super::*;
     use crate::{
         lifecycle::Tasks,
-        store::{Durability, Store},
+        store::{Durability, Store, audit::Opened},
     };
+
+    fn event() -> Event {
+        Event::Opened(Opened::example())
+    }
 
     async fn lane(folder: &Path) -> Lane {
         let (tasks, _crashes) = Tasks::new();
@@ -154,17 +165,20 @@ mod tests {
         }
         lane.state.lock().await.careful_until = None;
         assert!(!lane.append(&event()));
-        lane.turn().await.commits();
+        lane.turn().await.will_commit();
         assert!(lane.append(&event()));
         lane.turn().await.close();
         assert!(!lane.append(&event()));
     }
 
     #[tokio::test]
-    async fn who_waited_for_the_disk_lets_the_writing_task_wait() {
+    async fn after_a_commit_that_waited_for_the_disk_none_is_made_here_for_a_while() {
         let folder = tempfile::tempdir().unwrap();
         let lane = lane(folder.path()).await;
-        lane.state.lock().await.careful_until = Some(Instant::now() + CAREFUL);
+        let now = Instant::now();
+        lane.state.lock().await.took(now, now + SLOW);
+        assert_eq!(lane.state.lock().await.careful_until, None);
+        lane.state.lock().await.took(now, now + SLOW * 2);
         assert!(!lane.append(&event()));
     }
 }
