@@ -16,6 +16,7 @@ mod auth;
 mod connections;
 mod guard;
 pub mod socket;
+mod spread;
 pub mod stdio;
 mod token;
 
@@ -89,10 +90,7 @@ impl Listener {
         let listener = self.listener.tap_io(|stream| {
             let _ = stream.set_nodelay(true);
         });
-        let served = axum::serve(listener, router).with_graceful_shutdown(stopping.cancelled_owned()).await;
-        if let Err(error) = served {
-            tracing::error!(%error, "the HTTP listener failed");
-        }
+        spread::serve(listener, router, parts.tools.tasks(), stopping).await;
     }
 }
 

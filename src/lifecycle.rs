@@ -5,16 +5,19 @@
 //! service that ends unasked is noticed.
 
 mod count;
+mod shards;
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use tokio::{
+    runtime::Handle,
     signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use count::{Count, Counted};
+pub use shards::Shards;
 
 /// A handle for starting tasks and for learning that it is time to stop. Cheap to clone.
 #[derive(Clone)]
@@ -25,12 +28,23 @@ pub struct Tasks {
     stopping: CancellationToken,
     cut: CancellationToken,
     crashed: mpsc::Sender<&'static str>,
+    shards: Arc<[Handle]>,
 }
 
 impl Tasks {
-    /// The handle, and the end that learns of crashes.
+    /// The handle, and the end that learns of crashes. Everything is to run on the runtime of whoever starts it.
     #[must_use]
     pub fn new() -> (Self, Crashes) {
+        Self::with(Arc::new([]))
+    }
+
+    /// The same, with connections spread over these.
+    #[must_use]
+    pub fn spread_over(shards: &Shards) -> (Self, Crashes) {
+        Self::with(shards.handles().into())
+    }
+
+    fn with(shards: Arc<[Handle]>) -> (Self, Crashes) {
         let (crashed, crashes) = mpsc::channel(1);
         let tasks = Self {
             tracker: TaskTracker::new(),
@@ -39,6 +53,7 @@ impl Tasks {
             stopping: CancellationToken::new(),
             cut: CancellationToken::new(),
             crashed,
+            shards,
         };
         (tasks, Crashes(crashes))
     }
@@ -50,6 +65,24 @@ impl Tasks {
         F::Output: Send + 'static,
     {
         self.tracker.spawn(work)
+    }
+
+    /// Starts a task on a shard; what it starts in turn runs there too.
+    pub fn spawn_on<F>(&self, shard: &Handle, work: F) -> tokio::task::JoinHandle<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        self.tracker.spawn_on(work, shard)
+    }
+
+    /// What connections are spread over: the runtime this is called on, if there is nothing else.
+    #[must_use]
+    pub fn shards(&self) -> Arc<[Handle]> {
+        match self.shards.is_empty() {
+            true => Arc::new([Handle::current()]),
+            false => self.shards.clone(),
+        }
     }
 
     /// Starts a task that runs until the broker stops. If it ends before, the broker has crashed.

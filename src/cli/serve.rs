@@ -8,7 +8,7 @@ use crate::{
     clock::SystemClock,
     config::{Overrides, Settings},
     http::Listener,
-    lifecycle::{Signals, StopReason, Tasks},
+    lifecycle::{Shards, Signals, StopReason, Tasks},
 };
 
 pub(super) async fn run(global: &Global, args: ServeArgs) -> anyhow::Result<ExitCode> {
@@ -25,7 +25,8 @@ pub(super) async fn run(global: &Global, args: ServeArgs) -> anyhow::Result<Exit
         ..global.overrides()
     })?;
     let mut signals = Signals::listen()?;
-    let (tasks, mut crashes) = Tasks::new();
+    let shards = Shards::start()?;
+    let (tasks, mut crashes) = Tasks::spread_over(&shards);
     let folder = DataFolder::take(&settings.data_folder)?;
     let listener = Listener::bind(settings.http.clone()).await?;
     let app = App::open(settings, folder, Arc::new(SystemClock), tasks).await?;

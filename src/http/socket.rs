@@ -18,7 +18,7 @@ use axum::{
 use tokio::net::{UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
 
-use super::{HttpParts, answers, api};
+use super::{HttpParts, answers, api, spread};
 use crate::ids::{Principal, fingerprint};
 
 const FILE: &str = "broker.sock";
@@ -75,9 +75,7 @@ pub async fn connect(data_folder: &Path) -> io::Result<UnixStream> {
 /// Serves the socket until `stopping`.
 pub async fn serve(listener: UnixListener, parts: HttpParts, stopping: CancellationToken) {
     let router = router(&parts);
-    if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stopping.cancelled_owned()).await {
-        tracing::error!(%error, "the unix socket failed");
-    }
+    spread::serve(listener, router, parts.tools.tasks(), stopping).await;
 }
 
 /// What the socket offers; also what a command uses that has the data folder to itself.
