@@ -4,12 +4,12 @@
 
 use std::{path::Path, process::Command, time::Duration};
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use serde_json::json;
 use tokio::time::Instant;
 
 use crate::{
-    broker::{Home, Server, fixture},
+    broker::{Home, Server, fixture, program},
     clients::{HttpClient, StdioClient},
     figures::{Report, Samples},
 };
@@ -36,22 +36,28 @@ pub async fn run(report: &mut Report) -> anyhow::Result<()> {
 }
 
 async fn measure(report: &mut Report) -> anyhow::Result<()> {
-    // A name of its own for each start that is to find nothing known.
-    let names: Vec<String> = (0..STARTS).map(|number| format!("box-{number}")).collect();
+    // A name of its own for each start that is to find nothing known, and one for the start before them.
+    let names: Vec<String> = (0..=STARTS).map(|number| format!("box-{number}")).collect();
     let home = Home::new(None)?.with_images(&names, IMAGE)?;
     let broker = Server::broker(&home, &[]).await?;
     let mut client = HttpClient::connect(&broker.url, Some(&home.token()?)).await?;
     starts(report, &mut client, &names).await?;
-    calls(report, &mut client, &names[0]).await?;
-    broker.stop().await
+    over_http(report, &mut client, &names[0]).await?;
+    broker.stop().await?;
+    over_stdio(report, &names[0]).await
 }
 
-/// Waits until nothing of the broker's is in the engine: what is being removed slows down what is measured next.
-async fn gone() -> anyhow::Result<()> {
+/// Waits until the broker has no container in the engine, and only the network that it keeps for the next session: what is
+/// being made or removed slows down what is measured next.
+async fn settled() -> anyhow::Result<()> {
     let ours = ["--quiet", "--filter", "label=mcp-broker.folder"];
     let deadline = Instant::now() + Duration::from_secs(60);
-    for list in [&["ps", "--all"][..], &["network", "ls"]] {
-        while !tokio::process::Command::new("docker").args(list).args(ours).output().await?.stdout.is_empty() {
+    for (list, lines) in [(&["ps", "--all"][..], 0), (&["network", "ls"], 1)] {
+        loop {
+            let output = tokio::process::Command::new("docker").args(list).args(ours).output().await?;
+            if String::from_utf8(output.stdout)?.lines().count() == lines {
+                break;
+            }
             ensure!(Instant::now() < deadline, "the broker leaves something in the engine");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -72,8 +78,13 @@ async fn network(what: &str) -> anyhow::Result<()> {
 
 async fn starts(report: &mut Report, client: &mut HttpClient, names: &[String]) -> anyhow::Result<()> {
     let hello = json!({"text": "hello"});
-    let [mut unknown, mut known, mut second, mut added, mut hand, mut apart] =
+    let [mut unknown, mut known, mut second, mut added, mut hand, mut within, mut apart] =
         std::array::from_fn(|_| Samples::default());
+    // A broker's first container makes the first network.
+    let (before, names) = names.split_last().context("there is one more")?;
+    client.call("mcp-add", &json!({"name": before})).await?;
+    client.call("mcp-remove", &json!({"name": before})).await?;
+    settled().await?;
     for name in names {
         let (add, echo) = (json!({"name": name}), format!("{name}__echo"));
         client.begin().await?;
@@ -82,7 +93,7 @@ async fn starts(report: &mut Report, client: &mut HttpClient, names: &[String]) 
         client.call(&echo, &hello).await?;
         unknown.push(start.elapsed());
         client.call("mcp-remove", &add).await?;
-        gone().await?;
+        settled().await?;
 
         client.begin().await?;
         let start = Instant::now();
@@ -90,7 +101,7 @@ async fn starts(report: &mut Report, client: &mut HttpClient, names: &[String]) 
         client.call(&echo, &hello).await?;
         known.push(start.elapsed());
         client.call("mcp-remove", &add).await?;
-        gone().await?;
+        settled().await?;
 
         // In a session that has a network already.
         client.begin().await?;
@@ -104,7 +115,7 @@ async fn starts(report: &mut Report, client: &mut HttpClient, names: &[String]) 
             client.call("mcp-remove", &add).await?;
         }
         client.call("mcp-remove", &json!({"name": names[0]})).await?;
-        gone().await?;
+        settled().await?;
 
         let start = Instant::now();
         let mut alone = by_hand("bridge").await?;
@@ -119,12 +130,21 @@ async fn starts(report: &mut Report, client: &mut HttpClient, names: &[String]) 
         alone.call("echo", &hello).await?;
         apart.push(start.elapsed());
         alone.stop().await?;
+        let start = Instant::now();
+        let mut alone = by_hand(NETWORK).await?;
+        alone.call("echo", &hello).await?;
+        within.push(start.elapsed());
+        alone.stop().await?;
         network("rm").await?;
     }
     let beside = |samples: &Samples| {
-        let (hand, apart, ours) = (hand.p50(), apart.p50(), samples.p50());
-        let times = (ours / hand, ours / apart);
-        format!("{hand:.0} ms by `docker run`, ×{:.2}; {apart:.0} ms with a network, ×{:.2}", times.0, times.1)
+        let ours = samples.p50();
+        let by_hand = [
+            (&hand, "by `docker run`"),
+            (&within, "on a network like the broker's that is there"),
+            (&apart, "with the making of one"),
+        ];
+        by_hand.map(|(by, how)| format!("{:.0} ms {how}, ×{:.2}", by.p50(), ours / by.p50())).join("; ")
     };
     let first = "container: mcp-add to the first result";
     report.add(&format!("{first}, nothing known"), format!("{:.0} ms p50", unknown.p50()), beside(&unknown), "×1.10");
@@ -136,11 +156,10 @@ async fn starts(report: &mut Report, client: &mut HttpClient, names: &[String]) 
     Ok(())
 }
 
-async fn calls(report: &mut Report, client: &mut HttpClient, name: &str) -> anyhow::Result<()> {
-    let hello = json!({"text": "hello"});
+async fn over_http(report: &mut Report, client: &mut HttpClient, name: &str) -> anyhow::Result<()> {
     client.begin().await?;
     client.call("mcp-add", &json!({"name": name})).await?;
-    let echo = format!("{name}__echo");
+    let (hello, echo) = (json!({"text": "hello"}), format!("{name}__echo"));
     let mut direct = by_hand("bridge").await?;
     let [mut through, mut beside] = std::array::from_fn(|_| Samples::default());
     for number in 0..WARM_UP + CALLS {
@@ -151,5 +170,27 @@ async fn calls(report: &mut Report, client: &mut HttpClient, name: &str) -> anyh
         }
     }
     report.add_pair("call over HTTP, to a container", &through, &beside, "+0.35 ms p50");
+    direct.stop().await
+}
+
+/// Over what the container itself speaks.
+async fn over_stdio(report: &mut Report, name: &str) -> anyhow::Result<()> {
+    let home = Home::new(None)?.with_images(&[name.to_owned()], IMAGE)?;
+    let (data, catalog) = (home.data(), home.catalog());
+    let arguments = ["stdio", "--data-dir", &data, "--catalog", &catalog, "--log", "warn"];
+    let mut client = StdioClient::start(program(), &arguments).await?;
+    client.call("mcp-add", &json!({"name": name})).await?;
+    let (hello, echo) = (json!({"text": "hello"}), format!("{name}__echo"));
+    let mut direct = by_hand("bridge").await?;
+    let [mut through, mut beside] = std::array::from_fn(|_| Samples::default());
+    for number in 0..WARM_UP + CALLS {
+        let (one, other) = (client.call(&echo, &hello).await?, direct.call("echo", &hello).await?);
+        if number >= WARM_UP {
+            through.push(one);
+            beside.push(other);
+        }
+    }
+    report.add_pair("call over stdio, to a container", &through, &beside, "+0.35 ms p50");
+    client.stop().await?;
     direct.stop().await
 }

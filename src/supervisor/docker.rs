@@ -197,23 +197,21 @@ impl Engine {
         ))
     }
 
-    fn labels(&self, session: Option<&SessionId>) -> HashMap<String, String> {
-        HashMap::from([
-            (FOLDER.to_owned(), self.folder.clone()),
-            (RUN.to_owned(), self.run.clone()),
-            (SESSION.to_owned(), session.map_or("shared", SessionId::as_str).to_owned()),
-        ])
+    /// What says that something is this broker's.
+    fn own_labels(&self) -> HashMap<String, String> {
+        HashMap::from([(FOLDER.to_owned(), self.folder.clone()), (RUN.to_owned(), self.run.clone())])
     }
 
-    /// What a session's network and volumes are called.
-    fn name(&self, session: Option<&SessionId>, what: &str) -> String {
-        let owner = fingerprint(session.map_or("shared", SessionId::as_str), 12);
-        format!("mcp-broker-{}-{owner}{what}", self.folder)
+    fn labels(&self, session: Option<&SessionId>) -> HashMap<String, String> {
+        let mut labels = self.own_labels();
+        labels.insert(SESSION.to_owned(), session.map_or("shared", SessionId::as_str).to_owned());
+        labels
     }
 
     /// A volume of the session's own, so that what one session's server keeps is not another's.
     async fn volume(&self, session: Option<&SessionId>, volume: &str) -> Result<String, DockerError> {
-        let name = self.name(session, &format!("-{volume}"));
+        let owner = fingerprint(session.map_or("shared", SessionId::as_str), 12);
+        let name = format!("mcp-broker-{}-{owner}-{volume}", self.folder);
         let mut labels = self.labels(session);
         // It outlives the broker, and is asked for with the same labels by the next one.
         labels.remove(RUN);

@@ -61,8 +61,18 @@ pub(crate) struct Container {
 enum Net {
     None,
     /// The network that its session's containers share.
-    Session,
+    Session(NetworkUse),
     Gate(Gate),
+}
+
+impl Net {
+    /// Completes when there is what a container is to be connected to.
+    async fn made(&self) -> Result<(), DockerError> {
+        match self {
+            Self::Session(network) => network.made().await,
+            Self::None | Self::Gate(_) => Ok(()),
+        }
+    }
 }
 
 /// How a container ended.
@@ -102,16 +112,21 @@ impl Engine {
         let _turn = self.starts.acquire().await;
         let docker = self.docker().await?;
         let bounds = self.settings.bounds(&owner.server, launch.memory_bytes, launch.nano_cpus);
-        let net = self.net(launch)?;
+        let net = self.net(launch, owner)?;
         let body = self.body(launch, owner, &bounds, &net).await?;
         // Docker wants the network when the container starts, so both are made at once. Podman wants it before, and is
         // asked again.
-        let (network, made) = tokio::join!(self.network_of(&net, owner), make(docker, &body));
+        let (network, made) = tokio::join!(net.made(), make(docker, &body));
         let made = match made {
-            Err(ApiError::DockerResponseServerError { .. }) if matches!(network, Ok(Some(_))) => {
+            Err(ApiError::DockerResponseServerError { .. }) if network.is_ok() && matches!(net, Net::Session(_)) => {
                 make(docker, &body).await
             }
             made => made,
+        };
+        let (on_network, gate) = match net {
+            Net::None => (None, None),
+            Net::Session(network) => (Some(network), None),
+            Net::Gate(gate) => (None, Some(gate)),
         };
         let mut container = Container {
             engine: self.clone(),
@@ -119,11 +134,11 @@ impl Engine {
             id: made.map_err(failed("make the container"))?.id,
             memory_bytes: bounds.memory_bytes,
             tail: tail.clone(),
-            network: None,
+            network: on_network,
             gate: None,
             removed: false,
         };
-        container.network = network?;
+        network?;
         let options =
             AttachContainerOptions { stream: true, stdin: true, stdout: true, stderr: true, ..Default::default() };
         let attached =
@@ -132,7 +147,7 @@ impl Engine {
             .start_container(&container.id, None::<StartContainerOptions>)
             .await
             .map_err(failed("start the container"))?;
-        if let Net::Gate(gate) = net {
+        if let Some(gate) = gate {
             container.gate = Some(gate.open(container.namespace().await?, &tail, &self.tasks).await?);
         }
         let (output, into) = tokio::io::simplex(OUTPUT_BYTES);
@@ -150,7 +165,7 @@ impl Engine {
         let none = || "none".to_owned();
         let (network_mode, hosts) = match net {
             Net::None => (none(), launch.extra_hosts.clone()),
-            Net::Session => (self.network_name(owner.session.as_ref()), launch.extra_hosts.clone()),
+            Net::Session(network) => (network.name().to_owned(), launch.extra_hosts.clone()),
             Net::Gate(gate) => (none(), gate.hosts(&launch.extra_hosts)),
         };
         let mut labels = self.labels(owner.session.as_ref());
@@ -193,21 +208,14 @@ impl Engine {
     }
 
     /// What it is to be connected to: nothing, where it is to reach nothing.
-    fn net(&self, launch: &ContainerLaunch) -> Result<Net, DockerError> {
+    fn net(self: &Arc<Self>, launch: &ContainerLaunch, owner: &Owner) -> Result<Net, DockerError> {
         if launch.disable_network || (self.settings.block_network && launch.allow_hosts.is_empty()) {
             return Ok(Net::None);
         }
         if self.settings.block_network {
             return Ok(Net::Gate(Gate::new(&launch.allow_hosts, &launch.extra_hosts)?));
         }
-        Ok(Net::Session)
-    }
-
-    async fn network_of(self: &Arc<Self>, net: &Net, owner: &Owner) -> Result<Option<NetworkUse>, DockerError> {
-        match net {
-            Net::Session => self.network(owner.session.as_ref()).await.map(Some),
-            Net::None | Net::Gate(_) => Ok(None),
-        }
+        Ok(Net::Session(self.network(owner.session.as_ref())))
     }
 
     async fn mounts(&self, launch: &ContainerLaunch, owner: &Owner) -> Result<Vec<Mount>, DockerError> {

@@ -27,7 +27,7 @@ const CLEAR_EVERY: Duration = Duration::from_secs(60);
 const ENDED_MAX: usize = 1000;
 
 impl Engine {
-    /// Removes the network and the volumes of a session that has ended. Its containers are gone already.
+    /// Removes the volumes of a session that has ended. Its containers are gone already, and it has left its network.
     ///
     /// If the engine does not answer, the session is remembered, and what it left is removed when the engine does.
     pub(crate) async fn end_session(&self, session: &SessionId) {
@@ -137,9 +137,10 @@ impl Engine {
     pub(super) async fn discard_undone(&self) {
         let undone = std::mem::take(&mut *self.undone());
         futures_util::future::join_all(undone.iter().map(|id| self.discard(id))).await;
-        let any_ended = !self.ended().is_empty();
-        if any_ended && self.docker().await.is_ok() && self.may_clear_again() {
+        let any = !self.ended().is_empty() || self.any_undone_network();
+        if any && self.docker().await.is_ok() && self.may_clear_again() {
             self.clear_ended().await;
+            self.remove_undone_networks().await;
         }
     }
 
@@ -183,38 +184,50 @@ impl Engine {
         for some in ids.chunks(AT_ONCE_MAX) {
             futures_util::future::join_all(some.iter().map(|id| self.discard(id))).await;
         }
-        let names: Vec<&str> =
-            containers.iter().flat_map(|container| container.names.iter().flatten()).map(String::as_str).collect();
-        let mut networks = docker
-            .list_networks(Some(ListNetworksOptions { filters: filters() }))
-            .await
-            .map_err(failed("list networks"))?;
-        networks.retain(|network| extent.covers(network.labels.as_ref(), &self.run));
-        // What is in use for as long as a container that was removed is still going.
-        let mut kept = None;
-        for network in networks.into_iter().filter_map(|network| network.name) {
-            if let Err(error) = self.remove_network(&network, &names).await {
-                kept = Some(error);
+        match extent {
+            Extent::Earlier | Extent::Folder => {
+                let names: Vec<&str> = containers
+                    .iter()
+                    .flat_map(|container| container.names.iter().flatten())
+                    .map(String::as_str)
+                    .collect();
+                self.remove_networks(filters(), extent, &names).await?;
             }
-        }
-        if extent == Extent::Session {
-            let found = docker
-                .list_volumes(Some(ListVolumesOptions { filters: filters() }))
-                .await
-                .map_err(failed("list volumes"))?;
-            for volume in found.volumes.unwrap_or_default() {
-                match docker.remove_volume(&volume.name, None::<RemoveVolumeOptions>).await {
-                    Ok(()) | Err(ApiError::DockerResponseServerError { status_code: 404, .. }) => {}
-                    Err(error) => kept = Some(failed("remove a volume")(error)),
-                }
-            }
-        }
-        if let Some(kept) = kept.filter(|_| extent == Extent::Session) {
-            return Err(kept);
+            Extent::Session => self.remove_volumes(filters()).await?,
         }
         Ok(ids.len())
     }
+
+    /// Removes networks, some of which `containers` may have been on. Why one could not be removed is in the log.
+    async fn remove_networks(&self, filters: Filters, extent: Extent, containers: &[&str]) -> Result<(), DockerError> {
+        let docker = self.docker().await?;
+        let listed = docker.list_networks(Some(ListNetworksOptions { filters })).await;
+        let mut networks = listed.map_err(failed("list networks"))?;
+        networks.retain(|network| extent.covers(network.labels.as_ref(), &self.run));
+        for network in networks.into_iter().filter_map(|network| network.name) {
+            let _ = self.remove_network(&network, containers).await;
+        }
+        Ok(())
+    }
+
+    /// Removes volumes. One that cannot be, for as long as a container that was removed is still going, is not in the way
+    /// of the others.
+    async fn remove_volumes(&self, filters: Filters) -> Result<(), DockerError> {
+        let docker = self.docker().await?;
+        let found = docker.list_volumes(Some(ListVolumesOptions { filters })).await.map_err(failed("list volumes"))?;
+        let mut kept = Ok(());
+        for volume in found.volumes.unwrap_or_default() {
+            match docker.remove_volume(&volume.name, None::<RemoveVolumeOptions>).await {
+                Ok(()) | Err(ApiError::DockerResponseServerError { status_code: 404, .. }) => {}
+                Err(error) => kept = Err(failed("remove a volume")(error)),
+            }
+        }
+        kept
+    }
 }
+
+/// What the engine is asked for.
+type Filters = Option<HashMap<String, Vec<String>>>;
 
 /// How much is removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -223,7 +236,7 @@ enum Extent {
     Earlier,
     /// Containers and networks.
     Folder,
-    /// Containers, networks and volumes.
+    /// Containers and volumes.
     Session,
 }
 
@@ -259,9 +272,9 @@ mod tests {
         assert!(engine.ended().contains(&session));
     }
 
-    /// An engine with one network and one volume, which are in use at first.
+    /// An engine with one volume, which is in use at first.
     async fn engine_of_one_session(
-        State(asked): State<Arc<[AtomicUsize; 2]>>,
+        State(asked): State<Arc<AtomicUsize>>,
         method: http::Method,
         uri: http::Uri,
     ) -> (http::StatusCode, axum::Json<serde_json::Value>) {
@@ -273,15 +286,8 @@ mod tests {
                 json!({"Volumes": [volume], "Warnings": []})
             }
             "notes" if method == http::Method::DELETE => {
-                if asked[0].fetch_add(1, Ordering::SeqCst) == 0 {
+                if asked.fetch_add(1, Ordering::SeqCst) == 0 {
                     return (http::StatusCode::CONFLICT, axum::Json(json!({"message": "volume is in use"})));
-                }
-                return (http::StatusCode::NO_CONTENT, axum::Json(json!({})));
-            }
-            "networks" => json!([{"Name": "net", "Id": "1"}]),
-            "net" if method == http::Method::DELETE => {
-                if asked[1].fetch_add(1, Ordering::SeqCst) < 2 {
-                    return (http::StatusCode::FORBIDDEN, axum::Json(json!({"message": "has active endpoints"})));
                 }
                 return (http::StatusCode::NO_CONTENT, axum::Json(json!({})));
             }
@@ -295,8 +301,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("engine.sock");
         let (tasks, _crashes) = Tasks::new();
-        let asked = Arc::new([AtomicUsize::new(0), AtomicUsize::new(0)]);
-        let times = |asked: &[AtomicUsize; 2]| asked.each_ref().map(|times| times.load(Ordering::SeqCst));
+        let asked = Arc::new(AtomicUsize::new(0));
+        let times = |asked: &AtomicUsize| asked.load(Ordering::SeqCst);
         let routes = axum::Router::new().fallback(engine_of_one_session).with_state(asked.clone());
         let listener = tokio::net::UnixListener::bind(&socket).unwrap();
         drop(tasks.spawn(async move { axum::serve(listener, routes).await }));
@@ -305,14 +311,14 @@ mod tests {
         let engine = Engine::new(settings, ("folder", folder.path()), Duration::from_secs(1), &tasks);
         let session = SessionId::random();
         engine.end_session(&session).await;
-        assert_eq!(times(&asked), [1, 2], "a network is tried again at once");
+        assert_eq!(times(&asked), 1);
         assert!(engine.ended().contains(&session), "what is left is not forgotten");
         engine.discard_undone().await;
-        assert_eq!(times(&asked), [2, 3]);
+        assert_eq!(times(&asked), 2);
         assert!(engine.ended().is_empty());
         engine.remember(&session);
         engine.discard_undone().await;
-        assert_eq!(times(&asked), [2, 3], "not again at once");
+        assert_eq!(times(&asked), 2, "not again at once");
     }
 
     #[test]

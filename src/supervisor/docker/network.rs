@@ -1,60 +1,161 @@
-//! Networks: one for each session that has a container on one, made for the first of them and removed after the last.
+//! Networks: each session that has a container on one has its own, for as long as it has such a container.
 //!
-//! An engine has room for a few dozen networks only, so none is kept for a session that merely exists.
+//! An engine takes longer to make a network than to make a container, so one that a session has left is kept for the next
+//! (empty, it holds nothing of the session before), and one is made ahead where none is left. An engine has room for a few
+//! dozen networks only: there is one spare network at most, and one that nobody has taken for a while is removed.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use bollard::{
     errors::Error as ApiError,
     models::{NetworkCreateRequest, NetworkDisconnectRequest},
     query_parameters::InspectNetworkOptions,
 };
+use tokio::sync::OnceCell;
 
 use super::{DockerError, Engine, failed};
 use crate::ids::SessionId;
 
-/// How many containers use each network. Held while one is made or removed.
-#[derive(Default)]
-pub(super) struct Networks(tokio::sync::Mutex<HashMap<String, usize>>);
+/// How long after a session got its network one is made ahead: not while the engine starts what is wanted now.
+const AHEAD_AFTER: Duration = Duration::from_secs(1);
 
-/// Keeps a network there. The last one that is dropped removes it.
+/// How long a spare network is kept that no session takes.
+const SPARE_FOR: Duration = Duration::from_secs(300);
+
+/// Networks that sessions are on, the one that is spare, and those that could not be removed.
+#[derive(Default)]
+pub(super) struct Networks(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    taken: BTreeMap<Option<SessionId>, Taken>,
+    spare: Option<Arc<Network>>,
+    /// Whether one is about to be made ahead.
+    ahead: bool,
+    undone: Vec<String>,
+}
+
+struct Taken {
+    network: Arc<Network>,
+    users: usize,
+}
+
+struct Network {
+    name: String,
+    made: OnceCell<()>,
+}
+
+/// Keeps a session's network its own. When the last one is dropped, the network is another session's to have.
 pub(super) struct NetworkUse {
     engine: Arc<Engine>,
-    name: String,
+    session: Option<SessionId>,
+    network: Arc<Network>,
+}
+
+impl NetworkUse {
+    pub(super) fn name(&self) -> &str {
+        &self.network.name
+    }
+
+    /// Completes when the engine has the network.
+    pub(super) async fn made(&self) -> Result<(), DockerError> {
+        let make = || self.engine.make_network(&self.network.name);
+        self.network.made.get_or_try_init(make).await.copied()
+    }
 }
 
 impl Drop for NetworkUse {
     fn drop(&mut self) {
-        let (engine, name) = (self.engine.clone(), std::mem::take(&mut self.name));
-        drop(self.engine.tasks.spawn(async move { engine.leave(&name).await }));
+        let mut state = self.engine.networks.state();
+        let Some(taken) = state.taken.get_mut(&self.session) else { return };
+        taken.users -= 1;
+        if taken.users > 0 {
+            return;
+        }
+        state.taken.remove(&self.session);
+        let (engine, network) = (self.engine.clone(), self.network.clone());
+        drop(self.engine.tasks.spawn(async move { engine.leave(network).await }));
+    }
+}
+
+impl Networks {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was to be made ahead is made now. Says whether there is a spare one already.
+    fn no_more_ahead(&self) -> bool {
+        let mut state = self.state();
+        state.ahead = false;
+        state.spare.is_some()
+    }
+
+    fn keep(&self, network: &Arc<Network>) -> bool {
+        let mut state = self.state();
+        let wanted = state.spare.is_none();
+        if wanted {
+            state.spare = Some(network.clone());
+        }
+        wanted
+    }
+
+    /// Gives up the spare network, if it still is this one.
+    fn take_back(&self, network: &Arc<Network>) -> bool {
+        self.state().spare.take_if(|spare| Arc::ptr_eq(spare, network)).is_some()
     }
 }
 
 impl Engine {
-    /// What the network of a session's containers is called.
-    pub(super) fn network_name(&self, session: Option<&SessionId>) -> String {
-        self.name(session, "")
+    /// The network that a session's containers share with each other and with nobody else's. It may have to be made.
+    pub(super) fn network(self: &Arc<Self>, session: Option<&SessionId>) -> NetworkUse {
+        let mut state = self.networks.state();
+        let State { taken, spare, ahead, .. } = &mut *state;
+        let taken = taken.entry(session.cloned()).or_insert_with(|| {
+            if !std::mem::replace(ahead, true) {
+                drop(self.tasks.spawn(self.clone().make_ahead()));
+            }
+            Taken { network: spare.take().unwrap_or_else(|| Arc::new(self.another())), users: 0 }
+        });
+        taken.users += 1;
+        NetworkUse { engine: self.clone(), session: session.cloned(), network: taken.network.clone() }
     }
 
-    /// The network that a session's containers share with each other and with nobody else's.
-    pub(super) async fn network(self: &Arc<Self>, session: Option<&SessionId>) -> Result<NetworkUse, DockerError> {
-        let name = self.network_name(session);
-        // An engine lets two networks have one name, so only one of us at a time looks and makes.
-        let mut users = self.networks.0.lock().await;
-        self.make_network(&name, session).await?;
-        *users.entry(name.clone()).or_default() += 1;
-        Ok(NetworkUse { engine: self.clone(), name })
+    fn another(&self) -> Network {
+        let name = format!("mcp-broker-{}-{}", self.folder, uuid::Uuid::now_v7().simple());
+        Network { name, made: OnceCell::new() }
     }
 
-    async fn make_network(&self, name: &str, session: Option<&SessionId>) -> Result<(), DockerError> {
+    /// Makes sure that the next session finds a network.
+    async fn make_ahead(self: Arc<Self>) {
+        let stopping = self.tasks.stopping_token();
+        tokio::select! {
+            () = tokio::time::sleep(AHEAD_AFTER) => {}
+            () = stopping.cancelled() => return,
+        }
+        if self.networks.no_more_ahead() {
+            return;
+        }
+        let network = Arc::new(self.another());
+        match self.make_network(&network.name).await {
+            Ok(()) => self.leave(network).await,
+            Err(error) => tracing::debug!(%error, "no network was made for the next session"),
+        }
+    }
+
+    async fn make_network(&self, name: &str) -> Result<(), DockerError> {
         let docker = self.docker().await?;
+        // One that was made ahead may be gone: an engine is told to remove networks that nothing uses.
         match docker.inspect_network(name, None::<InspectNetworkOptions>).await {
             Ok(_) => return Ok(()),
             Err(ApiError::DockerResponseServerError { status_code: 404, .. }) => {}
             Err(source) => return Err(DockerError::Api { what: "look for the session's network", source }),
         }
         let request =
-            NetworkCreateRequest { name: name.to_owned(), labels: Some(self.labels(session)), ..Default::default() };
+            NetworkCreateRequest { name: name.to_owned(), labels: Some(self.own_labels()), ..Default::default() };
         match docker.create_network(request).await {
             Ok(_) => Ok(()),
             Err(ApiError::DockerResponseServerError { message, .. }) if message.contains("address pool") => {
@@ -64,16 +165,52 @@ impl Engine {
         }
     }
 
-    async fn leave(&self, name: &str) {
-        let mut users = self.networks.0.lock().await;
-        let Some(count) = users.get_mut(name) else { return };
-        *count -= 1;
-        if *count > 0 {
+    /// Keeps a network that no session has for the next one, or removes it.
+    async fn leave(self: Arc<Self>, network: Arc<Network>) {
+        // Made or not is for the next session to see again.
+        let network = Arc::new(Network { name: network.name.clone(), made: OnceCell::new() });
+        let may_stay = !self.tasks.is_stopping() && self.is_empty(&network.name).await;
+        if !may_stay || !self.networks.keep(&network) {
+            self.remove_network_or_remember(&network.name).await;
             return;
         }
-        users.remove(name);
+        let stopping = self.tasks.stopping_token();
+        let engine = self.clone();
+        drop(self.tasks.spawn(async move {
+            tokio::select! {
+                () = tokio::time::sleep(SPARE_FOR) => {}
+                () = stopping.cancelled() => {}
+            }
+            if engine.networks.take_back(&network) {
+                engine.remove_network_or_remember(&network.name).await;
+            }
+        }));
+    }
+
+    /// Whether the engine has the network, and no container on it.
+    async fn is_empty(&self, name: &str) -> bool {
+        let Ok(docker) = self.docker().await else { return false };
+        let inspected = docker.inspect_network(name, None::<InspectNetworkOptions>).await;
+        inspected.is_ok_and(|network| network.containers.unwrap_or_default().is_empty())
+    }
+
+    async fn remove_network_or_remember(&self, name: &str) {
         // Why it could not is in the log.
-        let _ = self.remove_network(name, &[]).await;
+        if self.remove_network(name, &[]).await.is_err() {
+            self.networks.state().undone.push(name.to_owned());
+        }
+    }
+
+    pub(super) fn any_undone_network(&self) -> bool {
+        !self.networks.state().undone.is_empty()
+    }
+
+    /// Removes networks that could not be removed before.
+    pub(super) async fn remove_undone_networks(&self) {
+        let undone = std::mem::take(&mut self.networks.state().undone);
+        for name in undone {
+            self.remove_network_or_remember(&name).await;
+        }
     }
 
     /// Removes a network that `containers` were on, by name.
@@ -98,5 +235,148 @@ impl Engine {
                 Err(failed("remove a network")(error))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        collections::BTreeMap,
+        sync::atomic::{AtomicBool, Ordering},
+    };
+
+    use axum::{Json, extract::State};
+    use http::{Method, StatusCode};
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::{config::ContainerSettings, lifecycle::Tasks};
+
+    /// An engine that knows networks only.
+    #[derive(Default)]
+    struct Fake {
+        networks: Mutex<BTreeMap<String, usize>>,
+        stuck: AtomicBool,
+    }
+
+    impl Fake {
+        fn networks(&self) -> MutexGuard<'_, BTreeMap<String, usize>> {
+            self.networks.lock().unwrap()
+        }
+
+        fn answer(&self, method: &Method, last: &str, body: &Value) -> (StatusCode, Value) {
+            let not_found = (StatusCode::NOT_FOUND, json!({"message": "no such network"}));
+            match (method.as_str(), last) {
+                ("GET", "version") => (StatusCode::OK, json!({"ApiVersion": "1.44", "Version": "1"})),
+                ("POST", "create") => {
+                    self.networks().insert(body["Name"].as_str().unwrap().to_owned(), 0);
+                    (StatusCode::CREATED, json!({"Id": "1", "Warning": ""}))
+                }
+                ("GET", name) => match self.networks().get(name) {
+                    Some(containers) => {
+                        let on_it: serde_json::Map<_, _> =
+                            (0..*containers).map(|number| (number.to_string(), json!({"Name": "box"}))).collect();
+                        (StatusCode::OK, json!({"Name": name, "Containers": on_it}))
+                    }
+                    None => not_found,
+                },
+                ("DELETE", _) if self.stuck.load(Ordering::SeqCst) => {
+                    (StatusCode::FORBIDDEN, json!({"message": "has active endpoints"}))
+                }
+                ("DELETE", name) => match self.networks().remove(name) {
+                    Some(_) => (StatusCode::NO_CONTENT, json!({})),
+                    None => not_found,
+                },
+                _ => (StatusCode::OK, json!([])),
+            }
+        }
+    }
+
+    async fn serve(
+        State(fake): State<Arc<Fake>>,
+        method: Method,
+        uri: http::Uri,
+        body: axum::body::Bytes,
+    ) -> (StatusCode, Json<Value>) {
+        let body = serde_json::from_slice(&body).unwrap_or_default();
+        let (status, answer) = fake.answer(&method, uri.path().rsplit('/').next().unwrap(), &body);
+        (status, Json(answer))
+    }
+
+    fn started() -> (Arc<Engine>, Arc<Fake>, tempfile::TempDir) {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("engine.sock");
+        let (tasks, _crashes) = Tasks::new();
+        let fake = Arc::new(Fake::default());
+        let routes = axum::Router::new().fallback(serve).with_state(fake.clone());
+        let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+        drop(tasks.spawn(async move { axum::serve(listener, routes).await }));
+        let settings =
+            ContainerSettings { engine: Some(format!("unix://{}", socket.display())), ..ContainerSettings::default() };
+        let engine = Engine::new(settings, ("folder", folder.path()), Duration::from_secs(1), &tasks);
+        (Arc::new(engine), fake, folder)
+    }
+
+    async fn until(what: impl Fn() -> bool) {
+        let seen = async {
+            while !what() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), seen).await.expect("it comes about");
+    }
+
+    fn spare(engine: &Engine) -> Option<String> {
+        engine.networks.state().spare.as_ref().map(|network| network.name.clone())
+    }
+
+    #[tokio::test]
+    async fn a_network_that_a_session_has_left_is_the_next_ones() {
+        let (engine, fake, _folder) = started();
+        let [one, two, three] = std::array::from_fn(|_| SessionId::random());
+        let (first, again) = (engine.network(Some(&one)), engine.network(Some(&one)));
+        first.made().await.unwrap();
+        again.made().await.unwrap();
+        assert_eq!(first.name(), again.name());
+        assert_eq!(fake.networks().len(), 1);
+        let name = first.name().to_owned();
+        drop(first);
+        assert_eq!(engine.network(Some(&one)).name(), name, "a container is on it still");
+        drop(again);
+        until(|| spare(&engine).as_deref() == Some(&name)).await;
+        let (next, other) = (engine.network(Some(&two)), engine.network(Some(&three)));
+        assert_eq!(next.name(), name);
+        assert_ne!(other.name(), name);
+        fake.networks().clear();
+        next.made().await.unwrap();
+        assert!(fake.networks().contains_key(&name), "one that is gone is made again");
+    }
+
+    #[tokio::test]
+    async fn the_next_session_finds_one_made() {
+        let (engine, fake, _folder) = started();
+        let network = engine.network(None);
+        network.made().await.unwrap();
+        until(|| spare(&engine).is_some_and(|spare| spare != network.name())).await;
+        assert_eq!(fake.networks().len(), 2);
+        drop(network);
+        until(|| fake.networks().len() == 1).await;
+        assert!(spare(&engine).is_some_and(|spare| fake.networks().contains_key(&spare)), "one is enough");
+    }
+
+    #[tokio::test]
+    async fn a_network_with_a_container_on_it_is_nobody_elses() {
+        let (engine, fake, _folder) = started();
+        let network = engine.network(None);
+        network.made().await.unwrap();
+        let name = network.name().to_owned();
+        fake.networks().insert(name.clone(), 1);
+        fake.stuck.store(true, Ordering::SeqCst);
+        drop(network);
+        until(|| engine.networks.state().undone == [name.clone()]).await;
+        fake.stuck.store(false, Ordering::SeqCst);
+        engine.remove_undone_networks().await;
+        assert!(!fake.networks().contains_key(&name));
+        assert!(engine.networks.state().undone.is_empty());
     }
 }

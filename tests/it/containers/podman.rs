@@ -96,7 +96,7 @@ async fn podman_runs_servers_as_docker_does() {
         client.ok(&format!("{name}__echo"), json!({"text": name})).await;
     }
     let networks = ["network", "ls", "--quiet", "--filter", "label=mcp-broker.folder"];
-    assert_eq!(podman.docker(&networks).unwrap().lines().count(), 1);
+    assert!((1..=2).contains(&podman.docker(&networks).unwrap().lines().count()), "one, and one for the next session");
     let said = client.call("mcp-add", json!({"name": "exits"})).await.to_string();
     assert!(said.contains("code 137"), "{said}");
     let slow = client.call("box__slow", json!({"ms": 60_000, "steps": 600}));
