@@ -3,9 +3,14 @@
 //! A menu is made when something changed and kept until the next change. Its order is the order in which servers were
 //! added, so that adding one leaves what was listed before where it was.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::OnceLock,
+};
 
+use jsonschema::Validator;
 use rmcp::model::{Prompt, Resource, ResourceTemplate, Tool};
+use serde_json::Value;
 
 use super::{AddedServer, names};
 use crate::{ids::ServerName, store::sessions::Activation};
@@ -22,6 +27,16 @@ pub struct MenuTool {
     pub tool: Tool,
     /// Whether it is listed. All can be called.
     pub listed: bool,
+    compiled: OnceLock<Option<Validator>>,
+}
+
+impl MenuTool {
+    /// What arguments are held against, made when it is first asked for. None where the server's schema cannot be used.
+    #[must_use]
+    pub fn validator(&self) -> Option<&Validator> {
+        let compile = || jsonschema::validator_for(&Value::Object(self.tool.input_schema.as_ref().clone())).ok();
+        self.compiled.get_or_init(compile).as_ref()
+    }
 }
 
 /// A prompt of a server of the session.
@@ -96,6 +111,7 @@ impl Menu {
                 exposed,
                 server: added.server.clone(),
                 tool: tool.clone(),
+                compiled: OnceLock::new(),
             });
         }
     }

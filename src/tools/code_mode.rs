@@ -25,7 +25,6 @@ use crate::{
     ids::{CallId, ServerName, SessionId},
     session::{Session, menu::Menu},
 };
-use check::Checks;
 use declare::{Callable, tools_of};
 use host::SessionHost;
 use learning::Learned;
@@ -181,7 +180,6 @@ pub(super) async fn execute(
         principal: caller.principal.clone(),
         client: caller.client.clone(),
         servers: named(servers),
-        checks: Arc::new(Checks::default()),
         record,
     };
     let tool_names = |server| tools_of(&menu, server).map(|tool| tool.tool.name.to_string()).collect();

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use tokio_util::sync::DropGuard;
 
 use super::{
-    check::Checks,
+    check,
     declare::{Callable, tools_of},
     names::Named,
 };
@@ -27,7 +27,6 @@ pub(super) struct SessionHost {
     pub(super) principal: Principal,
     pub(super) client: Option<Arc<str>>,
     pub(super) servers: Vec<Named>,
-    pub(super) checks: Arc<Checks>,
     /// The script's record.
     pub(super) record: CallId,
 }
@@ -56,7 +55,7 @@ impl SessionHost {
             let server = &server.server;
             return Err(format!("server `{server}` has no tool `{tool}`: broker.search finds what there is").into());
         };
-        if let Some(problem) = self.checks.problem(found, &arguments) {
+        if let Some(problem) = check::problem(found, &arguments) {
             return Err(problem);
         }
         let mut params = CallToolRequestParams::new(found.exposed.clone());
