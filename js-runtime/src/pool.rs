@@ -166,7 +166,8 @@ impl Pool {
 
     async fn start(&self) -> Result<Worker, PoolError> {
         let inner = &self.inner;
-        let mut child = Command::new(&inner.program)
+        let mut command = Command::new(&inner.program);
+        command
             .args(&inner.arguments)
             .arg(inner.limits.heap_bytes.to_string())
             .arg(inner.limits.cpu.as_secs().max(1).to_string())
@@ -179,9 +180,10 @@ impl Pool {
             // For an engine's last words. Nobody reads it before: what says more than a pipe holds, waits until it is killed.
             .stderr(Stdio::piped())
             .process_group(0)
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(PoolError::Start)?;
+            .kill_on_drop(true);
+        // To start a process takes a while, in which nothing else would run on this thread.
+        let starting = tokio::task::spawn_blocking(move || command.spawn());
+        let mut child = starting.await.map_err(io::Error::from).flatten().map_err(PoolError::Start)?;
         let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let (Some(input), Some(output), Some(errors)) = pipes else {
             return Err(PoolError::Boot("it has no pipes".to_owned()));
