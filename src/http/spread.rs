@@ -70,8 +70,9 @@ where
         };
         match stream.pack() {
             Ok(packed) => {
+                // A service that has ended unasked is not to be missed.
                 if shard.send(packed).is_err() {
-                    break;
+                    return;
                 }
             }
             Err(error) => tracing::warn!(%error, "a connection was lost before it was served"),

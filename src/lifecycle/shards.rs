@@ -2,8 +2,9 @@
 //!
 //! A call is handed from task to task a dozen times on its way to a server and back. On a runtime whose threads take
 //! tasks from each other, each of these may be the waking of another thread, which takes longer than what it then does.
-//! What serves one connection (its calls, the servers they start) stays on one thread instead; connections are spread
-//! over all of them. What runs beside (writing, looking after sessions) is not here and waits for none of this.
+//! What serves one connection (its calls, the servers they start) stays on one thread instead, unless another connection has
+//! begun it; connections are spread over all of them. What runs beside (the queue of what is to be written, looking after
+//! sessions and catalogs) is not here and waits for none of this.
 
 use std::{io, num::NonZeroUsize, thread};
 
@@ -28,8 +29,9 @@ impl Shards {
     pub fn start() -> io::Result<Self> {
         let count = thread::available_parallelism().map_or(1, NonZeroUsize::get).min(MAX);
         let stop = CancellationToken::new();
+        let stop_with_me = stop.clone().drop_guard();
         let handles = (0..count).map(|_| start_one(stop.clone())).collect::<io::Result<_>>()?;
-        Ok(Self { handles, _stop_with_me: stop.drop_guard() })
+        Ok(Self { handles, _stop_with_me: stop_with_me })
     }
 
     pub(super) fn handles(&self) -> &[Handle] {

@@ -77,7 +77,7 @@ pub(crate) struct Engine {
     starts: Semaphore,
     /// Containers that could not be removed, because the engine did not answer.
     undone: Mutex<Vec<String>>,
-    /// Ended sessions whose networks and volumes could not be removed, and when that was tried again.
+    /// Ended sessions whose volumes could not be removed, and when that was tried again.
     ended: Mutex<BTreeSet<SessionId>>,
     cleared: Mutex<Option<Instant>>,
     /// Names and ids of images whose signatures were found good.

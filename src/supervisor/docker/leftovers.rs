@@ -166,7 +166,7 @@ impl Engine {
         self.ended().append(&mut ended);
     }
 
-    fn undone(&self) -> std::sync::MutexGuard<'_, Vec<String>> {
+    pub(super) fn undone(&self) -> std::sync::MutexGuard<'_, Vec<String>> {
         self.undone.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -2,7 +2,8 @@
 //!
 //! An engine takes longer to make a network than to make a container, so one that a session has left is kept for the next
 //! (empty, it holds nothing of the session before), and one is made ahead where none is left. An engine has room for a few
-//! dozen networks only: there is one spare network at most, and one that nobody has taken for a while is removed.
+//! dozen networks only: there is one spare network at most, and one that nobody has taken for a while is removed. What
+//! cannot be removed is tried again when a container is started, once a minute at most.
 
 use std::{
     collections::BTreeMap,
@@ -142,7 +143,11 @@ impl Engine {
         let network = Arc::new(self.another());
         match self.make_network(&network.name).await {
             Ok(()) => self.leave(network).await,
-            Err(error) => tracing::debug!(%error, "no network was made for the next session"),
+            Err(error) => {
+                tracing::debug!(%error, "no network was made for the next session");
+                // The engine may have made it, and not been able to say so.
+                self.remove_network_or_remember(&network.name).await;
+            }
         }
     }
 
@@ -169,7 +174,9 @@ impl Engine {
     async fn leave(self: Arc<Self>, network: Arc<Network>) {
         // Made or not is for the next session to see again.
         let network = Arc::new(Network { name: network.name.clone(), made: OnceCell::new() });
-        let may_stay = !self.tasks.is_stopping() && self.is_empty(&network.name).await;
+        // A container that could not be removed may be about to join it.
+        let nothing_left = self.undone().is_empty() && self.is_empty(&network.name).await;
+        let may_stay = !self.tasks.is_stopping() && nothing_left;
         if !may_stay || !self.networks.keep(&network) {
             self.remove_network_or_remember(&network.name).await;
             return;
@@ -179,7 +186,8 @@ impl Engine {
         drop(self.tasks.spawn(async move {
             tokio::select! {
                 () = tokio::time::sleep(SPARE_FOR) => {}
-                () = stopping.cancelled() => {}
+                // What is left then is removed as a whole.
+                () = stopping.cancelled() => return,
             }
             if engine.networks.take_back(&network) {
                 engine.remove_network_or_remember(&network.name).await;
@@ -191,7 +199,7 @@ impl Engine {
     async fn is_empty(&self, name: &str) -> bool {
         let Ok(docker) = self.docker().await else { return false };
         let inspected = docker.inspect_network(name, None::<InspectNetworkOptions>).await;
-        inspected.is_ok_and(|network| network.containers.unwrap_or_default().is_empty())
+        inspected.is_ok_and(|network| network.containers.is_some_and(|on_it| on_it.is_empty()))
     }
 
     async fn remove_network_or_remember(&self, name: &str) {
@@ -205,11 +213,17 @@ impl Engine {
         !self.networks.state().undone.is_empty()
     }
 
-    /// Removes networks that could not be removed before.
+    /// Removes networks that could not be removed before, until the engine does not answer.
     pub(super) async fn remove_undone_networks(&self) {
-        let undone = std::mem::take(&mut self.networks.state().undone);
-        for name in undone {
-            self.remove_network_or_remember(&name).await;
+        let mut undone = std::mem::take(&mut self.networks.state().undone).into_iter();
+        while let Some(name) = undone.next() {
+            let Err(error) = self.remove_network(&name, &[]).await else { continue };
+            let mut state = self.networks.state();
+            state.undone.push(name);
+            if let DockerError::Unreachable { .. } | DockerError::None = self.plainly(error) {
+                state.undone.extend(undone);
+                return;
+            }
         }
     }
 
