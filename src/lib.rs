@@ -32,6 +32,7 @@ pub mod http;
 pub mod ids;
 pub mod lifecycle;
 pub mod profiles;
+mod schema;
 pub mod secrets;
 pub mod session;
 pub mod store;

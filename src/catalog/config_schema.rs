@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde_json::{Map, Value};
 
+use crate::schema::Schema;
+
 /// A schema nested deeper than this is refused: it comes from a catalog, which is somebody else's file.
 const DEPTH_MAX: usize = 32;
 
@@ -75,8 +77,8 @@ impl ConfigSchema {
     pub fn problems(&self, config: &Value) -> Vec<String> {
         let mut problems = Vec::new();
         for object in &self.objects {
-            let Ok(validator) = jsonschema::validator_for(object) else { continue };
-            for error in validator.iter_errors(config) {
+            let Some(schema) = Schema::new(object.clone()) else { continue };
+            for error in schema.problems(config) {
                 let path = error.instance_path().to_string();
                 let place = if path.is_empty() { String::new() } else { format!("{}: ", path.trim_start_matches('/')) };
                 problems.push(format!("{place}{}", shortened(&error.masked().to_string())));

@@ -8,12 +8,11 @@ use std::{
     sync::OnceLock,
 };
 
-use jsonschema::Validator;
 use rmcp::model::{Prompt, Resource, ResourceTemplate, Tool};
 use serde_json::Value;
 
 use super::{AddedServer, names};
-use crate::{ids::ServerName, store::sessions::Activation};
+use crate::{ids::ServerName, schema::Schema, store::sessions::Activation};
 
 /// Marks a resource that two servers have under the same URI; the second one's is reached through it.
 const RESOURCE_SCHEME: &str = "broker+";
@@ -27,14 +26,13 @@ pub struct MenuTool {
     pub tool: Tool,
     /// Whether it is listed. All can be called.
     pub listed: bool,
-    compiled: OnceLock<Option<Validator>>,
+    compiled: OnceLock<Option<Schema>>,
 }
 
 impl MenuTool {
     /// What arguments are held against, made when it is first asked for. None where the server's schema cannot be used.
-    #[must_use]
-    pub fn validator(&self) -> Option<&Validator> {
-        let compile = || jsonschema::validator_for(&Value::Object(self.tool.input_schema.as_ref().clone())).ok();
+    pub(crate) fn schema(&self) -> Option<&Schema> {
+        let compile = || Schema::new(Value::Object(self.tool.input_schema.as_ref().clone()));
         self.compiled.get_or_init(compile).as_ref()
     }
 }

@@ -149,7 +149,7 @@ impl Installer {
     async fn install(&self, package: &PackageSpec, folder: &Path) -> Result<(), InstallError> {
         let installer = installer_for(package.registry)?;
         let failed = |problem: String| InstallError::Failed { package: label(package), problem };
-        match std::fs::remove_dir_all(folder) {
+        match tokio::fs::remove_dir_all(folder).await {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error.to_string())),
             _ => {}
         }

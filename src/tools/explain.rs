@@ -30,15 +30,13 @@ pub(super) fn explained_failure(failure: Failure, tool: &MenuTool, arguments: Op
 fn schema_hint(tool: &MenuTool, arguments: Option<&JsonObject>) -> Option<String> {
     const PROBLEMS_MAX: usize = 5;
     const SCHEMA_BYTES_MAX: usize = 8 << 10;
-    let schema = Value::Object(tool.tool.input_schema.as_ref().clone());
-    let text = schema.to_string();
+    let text = Value::Object(tool.tool.input_schema.as_ref().clone()).to_string();
     if text.len() > SCHEMA_BYTES_MAX {
         return None;
     }
-    let validator = jsonschema::validator_for(&schema).ok()?;
     let given = Value::Object(arguments.cloned().unwrap_or_default());
-    let problems: Vec<String> =
-        validator.iter_errors(&given).take(PROBLEMS_MAX).map(|error| error.to_string()).collect();
+    let problems = tool.schema()?.problems(&given);
+    let problems: Vec<String> = problems.iter().take(PROBLEMS_MAX).map(ToString::to_string).collect();
     if problems.is_empty() {
         return None;
     }

@@ -14,9 +14,12 @@ const PROBLEM_CHARACTERS_MAX: usize = 300;
 /// What is wrong with the arguments of a call, if anything is. Then the call is not made, and has no record. A tool whose
 /// schema cannot be used is not checked.
 pub(super) fn problem(tool: &MenuTool, arguments: &Value) -> Option<CallError> {
-    let validator = tool.validator()?;
-    let problems: Vec<String> = validator
-        .iter_errors(arguments)
+    let problems = tool.schema()?.problems(arguments);
+    if problems.is_empty() {
+        return None;
+    }
+    let problems: Vec<String> = problems
+        .iter()
         .take(PROBLEMS_MAX)
         .map(|error| {
             let place = error.instance_path().to_string();
@@ -24,9 +27,6 @@ pub(super) fn problem(tool: &MenuTool, arguments: &Value) -> Option<CallError> {
             if place.is_empty() { problem } else { format!("{problem} (at {place})") }
         })
         .collect();
-    if problems.is_empty() {
-        return None;
-    }
     let name = &tool.tool.name;
     Some(CallError {
         message: format!(
