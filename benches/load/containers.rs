@@ -160,17 +160,7 @@ async fn over_http(report: &mut Report, client: &mut HttpClient, name: &str) -> 
     client.begin().await?;
     client.call("mcp-add", &json!({"name": name})).await?;
     let (hello, echo) = (json!({"text": "hello"}), format!("{name}__echo"));
-    let mut direct = by_hand("bridge").await?;
-    let [mut through, mut beside] = std::array::from_fn(|_| Samples::default());
-    for number in 0..WARM_UP + CALLS {
-        let (one, other) = (client.call(&echo, &hello).await?, direct.call("echo", &hello).await?);
-        if number >= WARM_UP {
-            through.push(one);
-            beside.push(other);
-        }
-    }
-    report.add_pair("call over HTTP, to a container", &through, &beside, "+0.35 ms p50");
-    direct.stop().await
+    calls(report, "call over HTTP, to a container", async || client.call(&echo, &hello).await).await
 }
 
 /// Over what the container itself speaks.
@@ -181,16 +171,26 @@ async fn over_stdio(report: &mut Report, name: &str) -> anyhow::Result<()> {
     let mut client = StdioClient::start(program(), &arguments).await?;
     client.call("mcp-add", &json!({"name": name})).await?;
     let (hello, echo) = (json!({"text": "hello"}), format!("{name}__echo"));
+    calls(report, "call over stdio, to a container", async || client.call(&echo, &hello).await).await?;
+    client.stop().await
+}
+
+/// Calls, each beside the same call to a container that was run by hand.
+async fn calls(
+    report: &mut Report,
+    what: &str,
+    mut call: impl AsyncFnMut() -> anyhow::Result<Duration>,
+) -> anyhow::Result<()> {
+    let hello = json!({"text": "hello"});
     let mut direct = by_hand("bridge").await?;
     let [mut through, mut beside] = std::array::from_fn(|_| Samples::default());
     for number in 0..WARM_UP + CALLS {
-        let (one, other) = (client.call(&echo, &hello).await?, direct.call("echo", &hello).await?);
+        let (one, other) = (call().await?, direct.call("echo", &hello).await?);
         if number >= WARM_UP {
             through.push(one);
             beside.push(other);
         }
     }
-    report.add_pair("call over stdio, to a container", &through, &beside, "+0.35 ms p50");
-    client.stop().await?;
+    report.add_pair(what, &through, &beside, "+0.35 ms p50");
     direct.stop().await
 }

@@ -11,7 +11,7 @@ use std::{io, num::NonZeroUsize, thread};
 use tokio::runtime::{Builder, Handle};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// More would not be busy before the one writer of the log is.
+/// A bound for machines with many processors: each thread has descriptors and memory of its own.
 const MAX: usize = 16;
 
 /// The threads. They end when this is dropped, with whatever still runs on them.

@@ -1,6 +1,6 @@
 //! Networks: each session that has a container on one has its own, for as long as it has such a container.
 //!
-//! An engine takes longer to make a network than to make a container, so one that a session has left is kept for the next
+//! To make one takes an engine a third as long as to start a container, so one that a session has left is kept for the next
 //! (empty, it holds nothing of the session before), and one is made ahead where none is left. An engine has room for a few
 //! dozen networks only: there is one spare network at most, and one that nobody has taken for a while is removed. What
 //! cannot be removed is tried again when a container is started, once a minute at most.
@@ -181,18 +181,21 @@ impl Engine {
             self.remove_network_or_remember(&network.name).await;
             return;
         }
-        let stopping = self.tasks.stopping_token();
         let engine = self.clone();
-        drop(self.tasks.spawn(async move {
-            tokio::select! {
-                () = tokio::time::sleep(SPARE_FOR) => {}
-                // What is left then is removed as a whole.
-                () = stopping.cancelled() => return,
-            }
-            if engine.networks.take_back(&network) {
-                engine.remove_network_or_remember(&network.name).await;
-            }
-        }));
+        drop(self.tasks.spawn(async move { engine.give_up(network, SPARE_FOR).await }));
+    }
+
+    /// Removes a spare network that no session has taken by then.
+    async fn give_up(&self, network: Arc<Network>, after: Duration) {
+        let stopping = self.tasks.stopping_token();
+        tokio::select! {
+            () = tokio::time::sleep(after) => {}
+            // What is left then is removed as a whole.
+            () = stopping.cancelled() => return,
+        }
+        if self.networks.take_back(&network) {
+            self.remove_network_or_remember(&network.name).await;
+        }
     }
 
     /// Whether the engine has the network, and no container on it.
@@ -376,6 +379,36 @@ mod tests {
         drop(network);
         until(|| fake.networks().len() == 1).await;
         assert!(spare(&engine).is_some_and(|spare| fake.networks().contains_key(&spare)), "one is enough");
+    }
+
+    #[tokio::test]
+    async fn a_spare_network_that_nobody_has_taken_is_given_up() {
+        let (engine, fake, _folder) = started();
+        let network = engine.network(None);
+        network.made().await.unwrap();
+        drop(network);
+        until(|| spare(&engine).is_some()).await;
+        let kept = engine.networks.state().spare.clone().unwrap();
+        let taken = engine.network(None);
+        engine.give_up(kept, Duration::ZERO).await;
+        assert!(fake.networks().contains_key(taken.name()), "somebody has it");
+        drop(taken);
+        until(|| spare(&engine).is_some()).await;
+        let kept = engine.networks.state().spare.clone().unwrap();
+        engine.give_up(kept.clone(), Duration::ZERO).await;
+        assert!(!fake.networks().contains_key(&kept.name));
+    }
+
+    #[tokio::test]
+    async fn while_a_container_could_not_be_removed_no_network_is_kept() {
+        let (engine, fake, _folder) = started();
+        let network = engine.network(None);
+        network.made().await.unwrap();
+        let name = network.name().to_owned();
+        engine.undone().push("container".to_owned());
+        drop(network);
+        until(|| !fake.networks().contains_key(&name)).await;
+        assert!(spare(&engine).is_none_or(|spare| spare != name));
     }
 
     #[tokio::test]
