@@ -3,6 +3,7 @@
 mod closed_network;
 mod compose;
 mod crowd;
+mod engine;
 mod per_call;
 mod podman;
 mod private_engine;
@@ -10,44 +11,16 @@ mod real_images;
 mod signed;
 mod trouble;
 
-use std::process::Command;
-
 use http::Method;
 use serde_json::{Value, json};
+
+use std::process::Command;
+
+use engine::{all_is_gone, docker, engine, left_of_sessions, networks};
 
 use crate::support::{Era, FixtureCatalog, TestBroker, broker::eventually, client::text_of, process::Home};
 
 const IMAGE: &str = "mcp-broker-test/fixture:1";
-
-/// The engine for one story, which looks at everything it has, and the address of a registry.
-struct Engine {
-    registry: String,
-    _one_at_a_time: tokio::sync::MutexGuard<'static, ()>,
-}
-
-/// None without an engine: then these stories cannot be told, and say so.
-async fn engine() -> Option<Engine> {
-    static ENGINE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
-    let Ok(registry) = std::env::var("MCP_BROKER_TEST_DOCKER") else {
-        eprintln!("SKIPPED: no container engine is set up; `make test-docker` does that");
-        return None;
-    };
-    let engine = Engine { registry, _one_at_a_time: ENGINE.lock().await };
-    // What a story left that failed is not to fail the next one.
-    let label = "label=mcp-broker.folder";
-    for (list, remove) in [
-        (&["ps", "--all", "--quiet", "--filter", label][..], &["rm", "--force", "--volumes"][..]),
-        (&["network", "ls", "--quiet", "--filter", label], &["network", "rm"]),
-        (&["volume", "ls", "--quiet", "--filter", label], &["volume", "rm"]),
-    ] {
-        let found = docker(list);
-        let found: Vec<&str> = found.lines().collect();
-        if !found.is_empty() {
-            docker(&[remove, &found].concat());
-        }
-    }
-    Some(engine)
-}
 
 fn catalog() -> FixtureCatalog {
     let config = "    config:\n      - {name: C, type: object, properties: {paths: {type: array, items: {type: string}}}}\n    env: [{name: WORD, value: hunter}]\n    secrets: [{name: box.key, env: BOX_KEY}]";
@@ -63,35 +36,6 @@ fn catalog() -> FixtureCatalog {
         .image("exits", IMAGE, "    env: [{name: FIXTURE_EXIT_AT_START, value: 137}]")
         .image("stubborn", IMAGE, "    env: [{name: FIXTURE_IGNORE_EOF, value: 1}, {name: FIXTURE_IGNORE_TERM, value: 1}]")
         .image("banner", IMAGE, "    env: [{name: FIXTURE_GARBAGE_START, value: 1}]")
-}
-
-fn docker(arguments: &[&str]) -> String {
-    let output = Command::new("docker").args(arguments).output().expect("docker runs");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).expect("it prints text").trim().to_owned()
-}
-
-/// Containers, networks and volumes that a broker has made.
-fn left() -> Vec<String> {
-    let label = "label=mcp-broker.folder";
-    let kinds: [&[&str]; 3] = [
-        &["ps", "--all", "--quiet", "--filter", label],
-        &["network", "ls", "--quiet", "--filter", label],
-        &["volume", "ls", "--quiet", "--filter", label],
-    ];
-    kinds.iter().flat_map(|kind| docker(kind).lines().map(str::to_owned).collect::<Vec<_>>()).collect()
-}
-
-/// The same, but for one network with nothing on it, which a broker that runs keeps for the next session.
-fn left_of_sessions() -> Vec<String> {
-    let mut left = left();
-    let spare = ["network", "ls", "--quiet", "--filter", "label=mcp-broker.folder"];
-    if let [spare] = docker(&spare).lines().collect::<Vec<_>>()[..]
-        && docker(&["network", "inspect", spare, "--format", "{{len .Containers}}"]) == "0"
-    {
-        left.retain(|id| id != spare);
-    }
-    left
 }
 
 #[tokio::test]
@@ -234,7 +178,7 @@ async fn images_are_pulled_ahead_and_known_servers_are_added_at_once() {
     assert_eq!(other.add("far").await["state"], "starting");
     other.ok("far__echo", json!({"text": "other"})).await;
     assert_eq!(broker.terminate().await, 0);
-    assert!(left().is_empty(), "{:?}", left());
+    all_is_gone();
 }
 
 #[tokio::test]
@@ -331,12 +275,11 @@ async fn twenty_containers_of_a_killed_broker_are_removed_when_it_starts_again()
     assert_eq!(alive(), 20, "nobody has removed them yet");
     let broker = home.serve().await;
     let containers = || docker(&["ps", "--all", "--quiet", "--no-trunc", "--filter", "label=mcp-broker.folder"]);
-    let networks = || docker(&["network", "ls", "--quiet", "--filter", "label=mcp-broker.folder"]);
     eventually("they are gone, and nobody else's", async || {
         containers() == bystander && networks().is_empty() && alive() == 0
     })
     .await;
     docker(&["rm", "--force", &bystander]);
     assert_eq!(broker.terminate().await, 0);
-    assert!(left().is_empty(), "{:?}", left());
+    all_is_gone();
 }

@@ -10,8 +10,10 @@ use bollard::{
     errors::Error as ApiError,
     query_parameters::{
         ListContainersOptions, ListNetworksOptions, ListVolumesOptions, RemoveContainerOptions, RemoveVolumeOptions,
+        WaitContainerOptions,
     },
 };
+use futures_util::StreamExt as _;
 use tokio::time::Instant;
 
 use super::{AT_ONCE_MAX, DockerError, Engine, FOLDER, RUN, SESSION, failed};
@@ -19,6 +21,9 @@ use crate::ids::SessionId;
 
 /// How long the end of a session waits for an engine that was not spoken to yet.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
+
+/// How long a container is waited for that something else removes.
+const GONE_MAX: Duration = Duration::from_secs(10);
 
 /// How often what sessions left is tried again when a container is started.
 const CLEAR_EVERY: Duration = Duration::from_secs(60);
@@ -124,13 +129,23 @@ impl Engine {
             Err(_) => return,
         };
         match removed {
-            // Gone, or being removed.
-            Ok(()) | Err(ApiError::DockerResponseServerError { status_code: 404 | 409, .. }) => {}
+            Ok(()) | Err(ApiError::DockerResponseServerError { status_code: 404, .. }) => {}
+            // Another task removes it. Its place in its network is free when it is gone.
+            Err(ApiError::DockerResponseServerError { status_code: 409, .. }) => self.gone(id).await,
             Err(error) => {
                 tracing::warn!(%error, container.id = id, "a container was not removed; it will be tried again");
                 self.undone().push(id.to_owned());
             }
         }
+    }
+
+    /// Waits until a container that is being removed is gone, but not for ever.
+    async fn gone(&self, id: &str) {
+        let Ok(docker) = self.docker().await else { return };
+        let options = WaitContainerOptions { condition: "removed".to_owned() };
+        let mut removed = docker.wait_container(id, Some(options));
+        // An error is how it ended, or that it is gone already.
+        let _ = tokio::time::timeout(GONE_MAX, removed.next()).await;
     }
 
     /// Removes what could not be removed before.
@@ -185,27 +200,20 @@ impl Engine {
             futures_util::future::join_all(some.iter().map(|id| self.discard(id))).await;
         }
         match extent {
-            Extent::Earlier | Extent::Folder => {
-                let names: Vec<&str> = containers
-                    .iter()
-                    .flat_map(|container| container.names.iter().flatten())
-                    .map(String::as_str)
-                    .collect();
-                self.remove_networks(filters(), extent, &names).await?;
-            }
+            Extent::Earlier | Extent::Folder => self.remove_networks(filters(), extent).await?,
             Extent::Session => self.remove_volumes(filters()).await?,
         }
         Ok(ids.len())
     }
 
-    /// Removes networks, some of which `containers` may have been on. Why one could not be removed is in the log.
-    async fn remove_networks(&self, filters: Filters, extent: Extent, containers: &[&str]) -> Result<(), DockerError> {
+    /// Removes networks. Why one could not be removed is in the log.
+    async fn remove_networks(&self, filters: Filters, extent: Extent) -> Result<(), DockerError> {
         let docker = self.docker().await?;
         let listed = docker.list_networks(Some(ListNetworksOptions { filters })).await;
         let mut networks = listed.map_err(failed("list networks"))?;
         networks.retain(|network| extent.covers(network.labels.as_ref(), &self.run));
         for network in networks.into_iter().filter_map(|network| network.name) {
-            let _ = self.remove_network(&network, containers).await;
+            let _ = self.remove_network(&network).await;
         }
         Ok(())
     }

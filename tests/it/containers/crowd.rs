@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::json;
 
-use super::{IMAGE, docker, engine, left};
+use super::{IMAGE, docker, engine, engine::all_is_gone, networks};
 use crate::support::{Era, FixtureCatalog, TestBroker, broker::eventually};
 
 const SESSIONS: usize = 10;
@@ -39,8 +39,7 @@ async fn ten_sessions_with_nine_servers_each_make_ninety_containers_and_leave_no
 
     let running = docker(&["ps", "--quiet", "--filter", "label=mcp-broker.folder"]);
     assert_eq!(running.lines().count(), SESSIONS * SERVERS);
-    let networks = docker(&["network", "ls", "--quiet", "--filter", "label=mcp-broker.folder"]);
-    assert!((SESSIONS..=SESSIONS + 1).contains(&networks.lines().count()), "one each, and one for the next session");
+    assert!((SESSIONS..=SESSIONS + 1).contains(&networks().len()), "one each, and one for the next session");
     events.kill().unwrap();
     let made = String::from_utf8(events.wait_with_output().unwrap().stdout).unwrap();
     assert_eq!(made.lines().count(), SESSIONS * SERVERS, "{made}");
@@ -48,10 +47,7 @@ async fn ten_sessions_with_nine_servers_each_make_ninety_containers_and_leave_no
     // Removing all of a session's servers frees its network, and one spare network is enough.
     let (first, others) = clients.split_first().unwrap();
     futures_util::future::join_all(names.iter().map(|name| first.ok("mcp-remove", json!({"name": name})))).await;
-    eventually("its network is gone", async || {
-        docker(&["network", "ls", "--quiet", "--filter", "label=mcp-broker.folder"]).lines().count() == others.len() + 1
-    })
-    .await;
+    eventually("its network is gone", async || networks().len() == others.len() + 1).await;
     broker.stop().await;
-    assert!(left().is_empty(), "{:?}", left());
+    all_is_gone();
 }

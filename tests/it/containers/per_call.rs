@@ -3,7 +3,7 @@
 use http::Method;
 use serde_json::{Value, json};
 
-use super::{docker, engine, left};
+use super::{docker, engine, engine::all_is_gone};
 use crate::support::{Era, FixtureCatalog, TestBroker, broker::eventually, client::text_of};
 
 /// In the form of the Docker catalog's `curl`, `ffmpeg` and `docker`.
@@ -78,7 +78,7 @@ async fn each_call_is_a_container_that_is_gone_when_it_answers() {
     let (_, log) = broker.rest(Method::GET, "/v1/audit?limit=1000", None).await;
     assert!(!log.to_string().contains("hunter2"));
     broker.stop().await;
-    assert!(left().is_empty(), "{:?}", left());
+    all_is_gone();
 }
 
 #[tokio::test]
@@ -104,5 +104,5 @@ async fn a_call_that_is_taken_back_or_too_long_ends_its_container() {
     let (outcome, ()) = tokio::join!(called, removed);
     assert!(!outcome.is_ok(), "{outcome}");
     broker.stop().await;
-    assert!(left().is_empty(), "{:?}", left());
+    all_is_gone();
 }

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{engine, left};
+use super::{engine, engine::all_is_gone};
 use crate::support::{Era, FixtureCatalog, TestBroker, client::text_of};
 
 #[tokio::test]
@@ -45,5 +45,5 @@ async fn reference_servers_on_node_and_python_are_used_and_combined() {
     assert_eq!(ran["result"], json!([true, "lemon"]));
 
     broker.stop().await;
-    assert!(left().is_empty(), "{:?}", left());
+    all_is_gone();
 }

@@ -12,7 +12,7 @@ use mcp_broker::config::SignedImages;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
-use super::{docker, engine, left};
+use super::{docker, engine, engine::all_is_gone};
 use crate::support::{Era, FixtureCatalog, TestBroker};
 
 struct Signer(EcdsaKeyPair);
@@ -125,5 +125,5 @@ async fn an_image_runs_only_if_a_key_of_the_operators_has_signed_it() {
     assert!(said.contains("it was not pulled from its registry"), "another name is another image: {said}");
     broker.stop().await;
     docker(&["rmi", &format!("{registry}/local:1")]);
-    assert!(left().is_empty(), "{:?}", left());
+    all_is_gone();
 }

@@ -4,7 +4,7 @@ use std::net::TcpListener;
 
 use serde_json::json;
 
-use super::{IMAGE, catalog, docker, engine, left, private_engine::PrivateEngine};
+use super::{IMAGE, catalog, docker, engine, engine::all_is_gone, private_engine::PrivateEngine};
 use crate::support::{Era, FixtureCatalog, TestBroker, broker::eventually};
 
 #[tokio::test]
@@ -17,7 +17,7 @@ async fn a_container_out_of_memory_is_told_apart_and_comes_back() {
     assert!(killed.contains("code 137: the kernel ended it for using more than 64 MiB"), "{killed}");
     client.ok("offline__echo", json!({"text": "again"})).await;
     broker.stop().await;
-    assert!(left().is_empty(), "{:?}", left());
+    all_is_gone();
 }
 
 #[tokio::test]
