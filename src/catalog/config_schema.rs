@@ -123,6 +123,12 @@ impl ConfigSchema {
             .filter(|name| !self.objects.iter().any(|object| object["properties"].get(name.as_str()).is_some()))
     }
 
+    /// Whether it may take properties that it does not name.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.objects.iter().any(is_open)
+    }
+
     /// Whether `path`, as a template of the server `name` writes it, is a property of this schema.
     #[must_use]
     pub fn offers(&self, name: &str, path: &str) -> bool {
@@ -152,6 +158,15 @@ fn offers_at(schema: &Value, key: &str) -> bool {
         || key
             .match_indices('.')
             .any(|(dot, _)| properties.get(&key[..dot]).is_some_and(|inner| offers_at(inner, &key[dot + 1..])))
+}
+
+fn is_open(schema: &Value) -> bool {
+    let further = schema.get("additionalProperties").is_some_and(|further| *further != Value::Bool(false));
+    let mut parts =
+        ["allOf", "anyOf", "oneOf"].into_iter().flat_map(|kind| schema[kind].as_array().into_iter().flatten());
+    further
+        || ["patternProperties", "$ref"].iter().any(|word| schema.get(word).is_some())
+        || parts.any(|part| part.get("properties").is_some() || is_open(part))
 }
 
 fn describe(property: &Value, required: bool) -> String {
@@ -227,6 +242,20 @@ mod tests {
     #[test]
     fn the_summary_says_type_and_need() {
         assert_eq!(paths_schema().summary()["paths"], "string[] (required)");
+    }
+
+    #[test]
+    fn what_a_schema_leaves_open_may_be_given() {
+        let open = |more: Value| {
+            let mut object = json!({"type": "object", "properties": {"paths": {}}});
+            object.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            ConfigSchema::new(vec![object]).unwrap().unwrap().is_open()
+        };
+        assert!(!open(json!({})) && !open(json!({"additionalProperties": false})));
+        assert!(!open(json!({"anyOf": [{"required": ["paths"]}, {"required": ["path"]}]})));
+        assert!(open(json!({"additionalProperties": {"type": "string"}})));
+        assert!(open(json!({"patternProperties": {"^x": {}}})));
+        assert!(open(json!({"oneOf": [{"properties": {"url": {}}}]})));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
 
-use super::{Entry, Snapshot, entry::SecretSpec};
+use super::{Entry, Snapshot, config_schema::ConfigSchema, entry::SecretSpec};
 use crate::ids::ServerName;
 
 /// Names that are offered instead of one that does not exist.
@@ -15,6 +15,11 @@ const NEAREST_MAX: usize = 3;
 
 /// How alike a name has to be to be offered, from 0 to 1.
 const ALIKE: f64 = 0.75;
+
+/// Keys of a config that are said to be unknown.
+const UNKNOWN_MAX: usize = 5;
+
+const A_SECRET_IS_TEXT: &str = "is a secret: give it as text that is not empty";
 
 /// How deep the properties of a config are looked through.
 const DEPTH_MAX: usize = 4;
@@ -64,10 +69,31 @@ pub fn config(entry: &Entry, given: &Map<String, Value>) -> Result<Map<String, V
     for (key, value) in given {
         match offered.meant_by(key).and_then(|place| place.put(&mut config, value)) {
             Ok(()) => {}
-            Err(problem) => problems.push(format!("`{}` {problem}", key.escape_debug().take(80).collect::<String>())),
+            Err(problem) => problems.push(format!("`{}` {problem}", shown(key))),
         }
     }
     if problems.is_empty() { Ok(config) } else { Err(problems) }
+}
+
+/// What is to be said of each key of a config that the entry does not name, where its schema leaves none open.
+#[must_use]
+pub fn unknown(entry: &Entry, config: &Map<String, Value>) -> Vec<String> {
+    if entry.config.as_ref().is_some_and(ConfigSchema::is_open) {
+        return Vec::new();
+    }
+    let offered = Offered::of(entry);
+    let known =
+        |key: &String| offered.properties.iter().any(|path| path.first() == Some(key) || path.join(".") == *key);
+    let is_secret = |key: &String| offered.secrets.iter().any(|secret| spellings(secret).contains(&key.as_str()));
+    let said = |key: &String| {
+        let why = if is_secret(key) { A_SECRET_IS_TEXT.to_owned() } else { offered.unknown(&folded(key)) };
+        format!("`{}` {why}", shown(key))
+    };
+    config.keys().filter(|key| !known(key)).take(UNKNOWN_MAX).map(said).collect()
+}
+
+fn shown(key: &str) -> String {
+    key.escape_debug().take(80).collect()
 }
 
 /// What an entry takes.
@@ -87,7 +113,7 @@ enum Place {
 impl<'a> Offered<'a> {
     fn of(entry: &'a Entry) -> Self {
         let mut properties = BTreeSet::new();
-        match entry.config.as_ref().map(super::config_schema::ConfigSchema::as_value) {
+        match entry.config.as_ref().map(ConfigSchema::as_value) {
             Some(Value::Array(schemas)) => schemas.iter().for_each(|schema| collect(schema, &[], &mut properties)),
             Some(schema) => collect(&schema, &[], &mut properties),
             None => {}
@@ -160,7 +186,7 @@ impl Place {
             Self::Secret(name) => match value {
                 Value::String(text) if !text.is_empty() => (std::slice::from_ref(name), value.clone()),
                 Value::Number(number) => (std::slice::from_ref(name), Value::String(number.to_string())),
-                _ => return Err("is a secret: give it as text that is not empty".to_owned()),
+                _ => return Err(A_SECRET_IS_TEXT.to_owned()),
             },
         };
         let Some((last, outer)) = path.split_last() else { return Ok(()) };
@@ -252,6 +278,21 @@ registry:
         }
         assert_eq!(spelt(&json!({"jiraUrl": "u"})), Ok(json!({"jira": {"url": "u"}})));
         assert_eq!(spelt(&json!({"jira": {"url": "u"}})), Ok(json!({"jira": {"url": "u"}})));
+    }
+
+    #[test]
+    fn a_key_that_nothing_takes_is_told() {
+        let entry = file::parse("c.yaml", YAML).unwrap().entries.remove(0);
+        let told = |given: Value| unknown(&entry, given.as_object().unwrap());
+        assert!(told(json!({"time_zone": "UTC", "jira": {"url": "u"}, "jira.url": "u"})).is_empty());
+        assert_eq!(told(json!({"timezne": "UTC"})), ["`timezne` is not known (did you mean `time_zone`?)"]);
+        assert_eq!(told(json!({"api_key": 1})), ["`api_key` is a secret: give it as text that is not empty"]);
+        let many: Map<String, Value> = (0..100).map(|number| (format!("{number}\n"), Value::Null)).collect();
+        let many = unknown(&entry, &many);
+        assert!(
+            many.len() == UNKNOWN_MAX && many[0].starts_with("`0\\n` is not known: this server takes "),
+            "{many:?}"
+        );
     }
 
     #[test]

@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Context, Reply,
+    config_set::about_unknown,
     failure::Failure,
     find::shortened,
     needs::{GivenConfig, split},
@@ -20,7 +21,7 @@ use super::{
 };
 use crate::{
     caller::Caller,
-    catalog::Entry,
+    catalog::{Entry, spelling},
     ids::{ServerName, SessionId},
     secrets::Scope,
     session::{Session, menu::MenuTool},
@@ -59,6 +60,8 @@ enum Detail {
 struct Added {
     surface: Arc<Surface>,
     starting: bool,
+    /// What is said of config that the entry does not name.
+    unknown: Vec<String>,
 }
 
 pub(super) async fn run(
@@ -267,6 +270,7 @@ async fn start_and_keep(
     }
     let started = start(context, session, caller, entry, activate, &config).await?;
     let kept = given.map(|given| given.config);
+    let unknown = kept.as_ref().map(|kept| spelling::unknown(entry, kept)).unwrap_or_default();
     let surface = Some(started.surface.clone());
     let put = context.sessions.put_server(session, &entry.name, activate.clone(), kept, surface).await;
     if let Err(error) = put {
@@ -274,7 +278,7 @@ async fn start_and_keep(
         return Err(error.into());
     }
     attach_when_ready(context, session, entry, caller);
-    Ok(Added { surface: started.surface, starting: started.starting })
+    Ok(Added { surface: started.surface, starting: started.starting, unknown })
 }
 
 /// A server that runs, or is about to, and is not on yet.
@@ -407,6 +411,9 @@ fn answer(
     if let Some(handle) = handle {
         structured["session"] = json!(handle);
     }
+    if !added.unknown.is_empty() {
+        structured["unknown_config"] = json!(added.unknown);
+    }
     let prompts: Vec<&str> = menu
         .prompts
         .iter()
@@ -435,6 +442,7 @@ fn answer(
 fn headline(entry: &Entry, added: &Added, tools: &[&MenuTool], handle: Option<&SessionId>) -> String {
     let state = if added.starting { "is on and starting" } else { "is on" };
     let mut text = format!("Server `{}` {state}, with {} tools.", entry.name, tools.len());
+    text.push_str(&about_unknown(&added.unknown));
     if let Some(handle) = handle {
         text.push_str(&format!(
             " Its tools are not listed to you: call them with mcp-exec, and give `session`: \"{handle}\" with every call \

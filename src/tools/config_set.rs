@@ -14,7 +14,7 @@ use super::{
     reach::key_of,
 };
 use crate::{
-    catalog::{Entry, config_schema::CONFIG_BYTES_MAX},
+    catalog::{Entry, config_schema::CONFIG_BYTES_MAX, spelling},
     ids::SessionId,
     session::Session,
 };
@@ -93,15 +93,17 @@ fn answer(
     if !secrets.is_empty() {
         text.push_str(&format!(" Kept encrypted, as secrets of this session: {}.", secrets.join(", ")));
     }
-    if entry.config.is_none() && !config.is_empty() {
-        text.push_str(" The catalog does not say that this server has any config, so it may have no effect.");
-    }
+    let unknown = spelling::unknown(entry, config);
+    text.push_str(&about_unknown(&unknown));
     if restarted {
         text.push_str(" It was running and starts again with it at the next call.");
     }
     let mut structured = json!({
         "server": entry.name, "config": masked(config), "secrets": secrets, "restarted": restarted,
     });
+    if !unknown.is_empty() {
+        structured["unknown_config"] = json!(unknown);
+    }
     if let Some(handle) = handle {
         text.push_str(&format!(" Give `session`: \"{handle}\" with the calls that follow."));
         structured["session"] = json!(handle);
@@ -109,6 +111,15 @@ fn answer(
     let mut result = CallToolResult::success(vec![ContentBlock::text(text)]);
     result.structured_content = Some(structured);
     result
+}
+
+/// A catalog's schema is somebody else's and may lack something, so what it does not name is taken nevertheless.
+pub(super) fn about_unknown(unknown: &[String]) -> String {
+    if unknown.is_empty() {
+        String::new()
+    } else {
+        format!(" {}. What is not known was kept and may have no effect.", unknown.join("; "))
+    }
 }
 
 fn names(config: &Map<String, Value>) -> String {

@@ -245,7 +245,8 @@ impl ManagementTool {
                     "prompts": texts,
                     "resources": {"type": "integer"},
                     "instructions": text,
-                    "needs": {"type": "object"}
+                    "needs": {"type": "object"},
+                    "unknown_config": texts
                 },
                 "required": ["server", "state"]
             }),
@@ -253,7 +254,7 @@ impl ManagementTool {
                 "type": "object",
                 "properties": {
                     "server": text, "config": {"type": "object"}, "secrets": texts, "restarted": {"type": "boolean"},
-                    "session": text, "problems": texts
+                    "session": text, "problems": texts, "unknown_config": texts
                 },
                 "required": ["server"]
             }),

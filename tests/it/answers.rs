@@ -66,6 +66,22 @@ async fn a_changed_config_restarts_the_server() {
 }
 
 #[tokio::test]
+async fn config_that_a_server_does_not_know_is_told() {
+    let broker = TestBroker::with(needy()).start().await;
+    let client = broker.connect(Era::Legacy).await;
+    let config = json!({"folder": "/one", "NEEDY_KEY": "key-number-1", "foldr": "/two"});
+    let added = client.ok("mcp-add", json!({"name": "needy", "config": config})).await;
+    let said = "`foldr` is not known (did you mean `folder`?)";
+    assert!(text_of(&added).contains(said), "{added:?}");
+    assert_eq!(added.structured_content.unwrap()["unknown_config"], json!([said]));
+    let set = client.ok("mcp-config-set", json!({"server": "plain", "config": {"x": 1}})).await;
+    assert!(text_of(&set).contains("`x` is not known: this server takes no config and no secrets. "), "{set:?}");
+    let set = client.ok("mcp-config-set", json!({"server": "needy", "config": {"folder": "/two"}})).await;
+    assert!(set.structured_content.unwrap().get("unknown_config").is_none());
+    broker.stop().await;
+}
+
+#[tokio::test]
 async fn wrong_names_get_suggestions() {
     let broker = TestBroker::with(needy()).start().await;
     let client = broker.connect(Era::Legacy).await;
