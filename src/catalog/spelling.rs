@@ -221,6 +221,12 @@ fn spellings(secret: &SecretSpec) -> [&str; 4] {
     [&secret.name, plain, last, &secret.env]
 }
 
+/// What may be meant by a name that is none of these, in brackets, if anything may.
+#[must_use]
+pub fn hint<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) -> String {
+    instead(&nearest(&folded(wanted), names))
+}
+
 fn nearest<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) -> Vec<String> {
     let likeness = |name: &str| {
         let whole = strsim::jaro_winkler(wanted, &folded(name));

@@ -1,6 +1,11 @@
 //! `mcp-find`: which servers can do something.
 
-use std::{collections::HashSet, fmt::Write as _, sync::Arc};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, HashSet},
+    fmt::Write as _,
+    sync::Arc,
+};
 
 use catalog_index::Hit;
 use rmcp::model::{CallToolResult, ContentBlock, JsonObject};
@@ -9,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::{Context, Reply, failure::Failure};
 use crate::{
-    catalog::{Entry, Snapshot, Trust},
+    catalog::{Entry, Snapshot, Trust, spelling},
     ids::ServerName,
     session::Session,
 };
@@ -28,6 +33,9 @@ const FEWER: &str = "`limit` (a number), `category`, `source` (text), `runnable`
 
 /// A line per server has to stay a line.
 const DESCRIPTION_CHARACTERS_MAX: usize = 140;
+
+/// Categories that are named where there is none of the wanted name, the largest first, or sources.
+const KNOWN_MAX: usize = 20;
 
 const QUERY_CHARACTERS_MAX: usize = 80;
 
@@ -59,14 +67,49 @@ impl Wanted {
     }
 
     fn fits(&self, context: &Context, entry: &Entry) -> bool {
-        let same =
-            |wanted: &Option<String>, is: &str| wanted.as_ref().is_none_or(|wanted| wanted.eq_ignore_ascii_case(is));
-        let tagged = || entry.tags.iter().any(|tag| same(&self.category, tag));
-        (same(&self.category, &entry.category) || tagged())
-            && same(&self.source, &entry.source)
+        self.category.as_ref().is_none_or(|category| is_of(entry, category))
+            && self.source.as_ref().is_none_or(|source| source.eq_ignore_ascii_case(&entry.source))
             && !(self.no_secrets && entry.secrets.iter().any(|secret| secret.required))
             && !(self.runnable && context.run_for(entry).is_err())
     }
+
+    /// What is to be said of a source or a category that the catalog does not have.
+    fn unknown(&self, catalog: &Snapshot) -> Option<String> {
+        let told = |kind: &str, wanted: &str, known: Vec<String>| {
+            let hint = spelling::hint(wanted, known.iter().map(String::as_str));
+            let known: Vec<String> = known.into_iter().take(KNOWN_MAX).collect();
+            let known = if known.is_empty() { String::new() } else { format!(" There are: {}.", known.join(", ")) };
+            Some(format!(
+                "There is no {kind} `{}` in the catalog{hint}.{known}",
+                shortened(wanted, QUERY_CHARACTERS_MAX)
+            ))
+        };
+        if let Some(wanted) = &self.source {
+            let sources = catalog.packs().into_iter().map(|(source, ..)| source.to_string()).collect::<Vec<_>>();
+            if !sources.iter().any(|source| source.eq_ignore_ascii_case(wanted)) {
+                return told("source", wanted, sources);
+            }
+        }
+        let wanted = self.category.as_deref()?;
+        let mut categories: BTreeMap<String, usize> = BTreeMap::new();
+        for entry in catalog.entries() {
+            if is_of(&entry, wanted) {
+                return None;
+            }
+            if !entry.category.is_empty() {
+                *categories.entry(entry.category.clone()).or_default() += 1;
+            }
+        }
+        let mut categories: Vec<(String, usize)> = categories.into_iter().collect();
+        categories.sort_by_key(|(_, servers)| Reverse(*servers));
+        told("category or tag", wanted, categories.into_iter().map(|(name, _)| name).collect())
+    }
+}
+
+/// Whether an entry is of a category, or has it as a tag.
+fn is_of(entry: &Entry, category: &str) -> bool {
+    let mut names = entry.tags.iter().chain([&entry.category]);
+    names.any(|name| name.eq_ignore_ascii_case(category))
 }
 
 pub(super) fn run(
@@ -94,7 +137,9 @@ pub(super) fn run(
     let unlikely = hits.hits.first().is_some_and(|best| best.score < SCORE_OF_A_MATCH);
     let (shown, more) = if unlikely { (NEAREST, 0) } else { (limit, hits.more) };
     let found = hits.hits.iter().take(shown).filter_map(|hit| Found::of(context, session, &catalog, hit, &on));
-    let found = Answer { found: found.collect(), more, unlikely, entries: catalog.len() };
+    let found: Vec<Found> = found.collect();
+    let unknown = if found.is_empty() { wanted.unknown(&catalog) } else { None };
+    let found = Answer { found, more, unlikely, unknown, entries: catalog.len() };
     Ok(Reply::CallToolResult(found.to_result(&arguments.query, wanted)))
 }
 
@@ -103,6 +148,8 @@ struct Answer {
     more: usize,
     /// Whether even the best is hardly what was asked for.
     unlikely: bool,
+    /// What is wrong with what was wanted.
+    unknown: Option<String>,
     /// How many servers there are.
     entries: usize,
 }
@@ -195,7 +242,9 @@ impl Answer {
         let query = shortened(query, QUERY_CHARACTERS_MAX);
         let advice = if wanted.everything() { "Try other words." } else { "Try other words, or ask for fewer things." };
         let lines = self.found.iter().map(Found::line).collect::<Vec<_>>().join("\n");
-        let mut text = if self.found.is_empty() {
+        let mut text = if let Some(unknown) = &self.unknown {
+            unknown.clone()
+        } else if self.found.is_empty() {
             format!("None of the {} servers in the catalog matches “{query}”. {advice}", self.entries)
         } else if self.unlikely {
             format!("No server in the catalog is clearly for “{query}”. {advice} The nearest:\n{lines}")

@@ -82,6 +82,29 @@ async fn config_that_a_server_does_not_know_is_told() {
 }
 
 #[tokio::test]
+async fn a_search_among_what_there_is_not_says_what_there_is() {
+    let category = |name: &str| format!("    metadata: {{category: {name}, tags: [cash]}}");
+    let catalog = ["one", "two"].iter().fold(needy(), |catalog, name| catalog.image(name, "x", &category("payments")));
+    let broker = TestBroker::with(catalog.image("three", "x", &category("maps"))).start().await;
+    let client = broker.connect(Era::Legacy).await;
+    let find = async |more: Value| {
+        let mut query = json!({"query": "three maps"});
+        query.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        text_of(&client.ok("mcp-find", query).await)
+    };
+    let none = find(json!({"category": "payment"})).await;
+    let said = "There is no category or tag `payment` in the catalog (did you mean `payments`?). There are: ";
+    assert!(none.starts_with(said), "{none}");
+    let none = find(json!({"source": "nowhere"})).await;
+    assert!(none.starts_with("There is no source `nowhere` in the catalog. There are: "), "{none}");
+    for tagged in ["Cash", "maps"] {
+        let found = find(json!({"category": tagged})).await;
+        assert!(found.contains("The image three"), "{found}");
+    }
+    broker.stop().await;
+}
+
+#[tokio::test]
 async fn wrong_names_get_suggestions() {
     let broker = TestBroker::with(needy()).start().await;
     let client = broker.connect(Era::Legacy).await;
