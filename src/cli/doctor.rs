@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::{Global, broker::Broker, output};
 use crate::{
+    app::OpenError,
     catalog::{Catalog, entry::Registry},
     codemode,
     lifecycle::Tasks,
@@ -62,9 +63,20 @@ pub(super) async fn run(global: &Global) -> anyhow::Result<ExitCode> {
             }
             broker.close().await;
         }
-        Err(error) => report("data folder", Err(format!("{error:#}"))),
+        Err(error) => report(about(&error), Err(format!("{error:#}"))),
     }
     Ok(if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What keeps a broker from starting on the data folder.
+fn about(error: &anyhow::Error) -> &'static str {
+    match error.downcast_ref() {
+        Some(OpenError::UnknownServer(_)) => "servers",
+        Some(OpenError::Profile(_) | OpenError::Profiles(_)) => "profiles",
+        Some(OpenError::Compose(_) | OpenError::Services(_)) => "Compose file",
+        Some(OpenError::Catalog(_) | OpenError::Sources(_)) => "catalog",
+        _ => "data folder",
+    }
 }
 
 fn whole(problems: &Value) -> Result<String, String> {

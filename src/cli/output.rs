@@ -5,7 +5,14 @@
 
 use std::io::{Write as _, stderr, stdout};
 
+use serde_json::Value;
+
 use crate::catalog::foreign::displayable;
+
+/// What is in a list; nothing is in what is none.
+pub(super) fn items(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().into_iter().flatten()
+}
 
 /// Prints a line.
 pub(super) fn say(line: impl AsRef<str>) {

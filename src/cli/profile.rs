@@ -11,7 +11,13 @@ use clap::Subcommand;
 use http::Method;
 use serde_json::{Value, json};
 
-use super::{Global, broker::Broker, encoded, output, session};
+use super::{
+    Global,
+    broker::Broker,
+    encoded,
+    output::{self, items},
+    session,
+};
 
 /// A document larger than this is not read.
 const DOCUMENT_BYTES_MAX: u64 = 1 << 20;
@@ -195,8 +201,8 @@ async fn apply(broker: &Broker, name: &str, session: Option<String>) -> anyhow::
     Ok(())
 }
 
-/// The servers of a profile as they are asked for.
-fn servers(names: &[String], configs: &[String], tools: &[String]) -> anyhow::Result<Value> {
+/// Servers as they are asked for.
+pub(super) fn servers(names: &[String], configs: &[String], tools: &[String]) -> anyhow::Result<Value> {
     let mut servers: Vec<Value> = names.iter().map(|name| json!({"name": name})).collect();
     for given in configs {
         let (server, config) = of_server(&mut servers, "--server-config", given)?;
@@ -246,10 +252,6 @@ fn say_secrets(profile: &Value) {
 
 fn path(name: &str) -> String {
     format!("/v1/profiles/{}", encoded(name))
-}
-
-fn items(value: &Value) -> impl Iterator<Item = &Value> {
-    value.as_array().into_iter().flatten()
 }
 
 /// Names, or the names of what has one, in a line.

@@ -10,7 +10,12 @@ use clap::Subcommand;
 use http::Method;
 use serde_json::{Value, json};
 
-use super::{Global, broker::Broker, output};
+use super::{
+    Global,
+    broker::Broker,
+    output::{self, items},
+    profile,
+};
 
 /// The exit code for calls that ended otherwise when they were run again.
 const DIFFERS: u8 = 5;
@@ -34,6 +39,9 @@ pub(super) enum SessionCommand {
         /// A server to add
         #[arg(long, value_name = "NAME")]
         server: Vec<String>,
+        /// A server's config, as JSON
+        #[arg(long, value_name = "SERVER={…}")]
+        server_config: Vec<String>,
         /// Text to find it by; several may have it
         #[arg(long)]
         label: Option<String>,
@@ -99,9 +107,14 @@ async fn answer(broker: &Broker, command: SessionCommand) -> anyhow::Result<Exit
             let id = id_of(broker, &session).await?;
             show(&broker.ask(Method::GET, &format!("/v1/sessions/{id}"), None).await?);
         }
-        SessionCommand::New { name, server, label, ttl } => {
-            let servers: serde_json::Map<String, Value> =
-                server.into_iter().map(|server| (server, json!({}))).collect();
+        SessionCommand::New { name, server, server_config, label, ttl } => {
+            let named = profile::servers(&server, &server_config, &[])?;
+            let servers: serde_json::Map<String, Value> = items(&named)
+                .filter_map(|server| {
+                    let config = server.get("config").cloned().unwrap_or_else(|| json!({}));
+                    Some((server["name"].as_str()?.to_owned(), config))
+                })
+                .collect();
             let body = json!({"name": name, "label": label, "ttl": ttl, "servers": servers});
             say_how_to_connect(&broker.ask(Method::POST, "/v1/sessions", Some(body)).await?);
         }
@@ -235,10 +248,6 @@ fn show_replay(answer: &Value) -> ExitCode {
     if differs { ExitCode::from(DIFFERS) } else { ExitCode::SUCCESS }
 }
 
-fn items(value: &Value) -> impl Iterator<Item = &Value> {
-    value.as_array().into_iter().flatten()
-}
-
 pub(super) fn say_how_to_connect(session: &Value) {
     output::say(format!("id:    {}", text(session, "id")));
     let url = session["mcp_url"].as_str().unwrap_or("none: `mcp-broker serve` is not running");
@@ -246,6 +255,11 @@ pub(super) fn say_how_to_connect(session: &Value) {
     output::say(format!("token: {}", text(session, "mcp_token")));
     if let Some(at) = session["expires_at"].as_str() {
         output::say(format!("ends:  {at}"));
+    }
+    for server in items(&session["servers"]) {
+        for unknown in items(&server["unknown_config"]).filter_map(Value::as_str) {
+            output::note(format!("note: of {}, {unknown}. It was kept and may have no effect.", text(server, "name")));
+        }
     }
 }
 

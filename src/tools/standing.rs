@@ -6,7 +6,11 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{Context, Tools, needs::Needs, reach::key_of};
-use crate::{caller::Caller, catalog::Entry, session::Session};
+use crate::{
+    caller::Caller,
+    catalog::{Entry, spelling},
+    session::Session,
+};
 
 /// How a server of a session stands.
 #[derive(Debug, Clone, Serialize, ToSchema)]
@@ -16,6 +20,9 @@ pub struct ServerStanding {
     pub state: &'static str,
     /// What it still needs before it can run.
     pub needs: Vec<Need>,
+    /// What is said of config that was set in the session and that the catalog does not name: it may have no effect.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unknown_config: Vec<String>,
     /// Why it failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
@@ -87,6 +94,7 @@ impl Context {
                 name,
                 state: "gone",
                 needs: Vec::new(),
+                unknown_config: Vec::new(),
                 problem: None,
                 commit: None,
                 log: String::new(),
@@ -100,6 +108,7 @@ impl Context {
             name,
             state: if lacks { "needs" } else { standing.state },
             needs,
+            unknown_config: spelling::unknown(&entry, &session.config(server)),
             problem: standing.problem,
             commit: self.run_for(&entry).ok().and_then(|run| self.supervisor.commit_of(run)),
             log: standing.log,

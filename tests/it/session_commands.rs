@@ -233,6 +233,33 @@ async fn a_copy_of_the_database_is_a_database() {
 }
 
 #[tokio::test]
+async fn servers_of_a_new_session_have_the_config_they_are_given() {
+    let home = Home::with(&catalog());
+    let broker = home.serve().await;
+    let new = async |config: &str| {
+        home.run(&["session", "new", "--name", "mine", "--server", "fixture", "--server-config", config]).await
+    };
+    for wrong in ["other={}", "fixture", "fixture={word: 1}"] {
+        let refused = new(wrong).await;
+        assert!(refused.code() == 1 && refused.err().contains("--server-config"), "{wrong}: {}", refused.err());
+    }
+    let made = new(r#"fixture={"word": "hello", "wrod": "bye"}"#).await;
+    assert!(made.err().contains("of fixture, `wrod` is not known (did you mean `word`?)"), "{}", made.err());
+    let shown = home.run(&["session", "show", "mine"]).await.ok();
+    assert!(shown.contains(r#"config fixture: {"word":"hello","wrod":"bye"}"#), "{shown}");
+    broker.terminate().await;
+}
+
+#[tokio::test]
+async fn the_doctor_says_what_keeps_a_broker_from_starting() {
+    let home = Home::with(&catalog());
+    let settings = home.path().join("wrong.yaml");
+    std::fs::write(&settings, "servers: [nosuch]").unwrap();
+    let said = home.run(&["doctor", "--config", settings.to_str().unwrap()]).await;
+    assert!(said.code() == 1 && said.out().contains("problem  servers: the server `nosuch`"), "{}", said.out());
+}
+
+#[tokio::test]
 async fn the_doctor_looks_at_the_database_and_the_log() {
     let home = Home::with(&catalog());
     let (broker, _) = furnished(&home).await;
