@@ -85,9 +85,11 @@ impl Wanted {
             ))
         };
         if let Some(wanted) = &self.source {
-            let sources = catalog.packs().into_iter().map(|(source, ..)| source.to_string()).collect::<Vec<_>>();
-            if !sources.iter().any(|source| source.eq_ignore_ascii_case(wanted)) {
-                return told("source", wanted, sources);
+            let packs = catalog.packs();
+            if !packs.iter().any(|(source, ..)| source.eq_ignore_ascii_case(wanted)) {
+                // Where the operator's own files are is nobody else's business.
+                let others = packs.iter().filter(|(_, trust, ..)| *trust != Trust::Operator);
+                return told("source", wanted, others.map(|(source, ..)| source.to_string()).collect());
             }
         }
         let wanted = self.category.as_deref()?;
