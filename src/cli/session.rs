@@ -109,12 +109,12 @@ async fn answer(broker: &Broker, command: SessionCommand) -> anyhow::Result<Exit
         }
         SessionCommand::New { name, server, server_config, label, ttl } => {
             let named = profile::servers(&server, &server_config, &[])?;
-            let servers: serde_json::Map<String, Value> = items(&named)
-                .filter_map(|server| {
-                    let config = server.get("config").cloned().unwrap_or_else(|| json!({}));
-                    Some((server["name"].as_str()?.to_owned(), config))
-                })
-                .collect();
+            let mut servers = serde_json::Map::new();
+            for server in items(&named) {
+                let config = server.get("config").cloned().unwrap_or_else(|| json!({}));
+                // One that is named twice has its config where it is first.
+                servers.entry(text(server, "name")).or_insert(config);
+            }
             let body = json!({"name": name, "label": label, "ttl": ttl, "servers": servers});
             say_how_to_connect(&broker.ask(Method::POST, "/v1/sessions", Some(body)).await?);
         }

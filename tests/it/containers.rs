@@ -11,13 +11,12 @@ mod real_images;
 mod signed;
 mod trouble;
 
+use std::process::Command;
+
 use http::Method;
 use serde_json::{Value, json};
 
-use std::process::Command;
-
-use engine::{all_is_gone, docker, engine, left_of_sessions, networks};
-
+use self::engine::{all_is_gone, docker, engine, left_of_sessions, networks};
 use crate::support::{Era, FixtureCatalog, TestBroker, broker::eventually, client::text_of, process::Home};
 
 const IMAGE: &str = "mcp-broker-test/fixture:1";

@@ -237,7 +237,8 @@ async fn servers_of_a_new_session_have_the_config_they_are_given() {
     let home = Home::with(&catalog());
     let broker = home.serve().await;
     let new = async |config: &str| {
-        home.run(&["session", "new", "--name", "mine", "--server", "fixture", "--server-config", config]).await
+        let twice = ["--server", "fixture", "--server", "fixture", "--server-config", config];
+        home.run(&[&["session", "new", "--name", "mine"], &twice[..]].concat()).await
     };
     for wrong in ["other={}", "fixture", "fixture={word: 1}"] {
         let refused = new(wrong).await;

@@ -121,21 +121,29 @@ impl Engine {
         }
     }
 
-    /// Removes a container, whatever state it is in. One that is gone already is fine.
-    pub(super) async fn discard(&self, id: &str) {
+    /// Removes a container, whatever state it is in. One that is gone already is fine. Says whether something else is about
+    /// to remove it.
+    pub(super) async fn discard(&self, id: &str) -> bool {
         let options = RemoveContainerOptions { v: true, force: true, link: false };
         let removed = match self.docker().await {
             Ok(docker) => docker.remove_container(id, Some(options)).await,
-            Err(_) => return,
+            Err(_) => return false,
         };
         match removed {
-            Ok(()) | Err(ApiError::DockerResponseServerError { status_code: 404, .. }) => {}
-            // Another task removes it. Its place in its network is free when it is gone.
-            Err(ApiError::DockerResponseServerError { status_code: 409, .. }) => self.gone(id).await,
+            Ok(()) | Err(ApiError::DockerResponseServerError { status_code: 404, .. }) => false,
+            Err(ApiError::DockerResponseServerError { status_code: 409, .. }) => true,
             Err(error) => {
                 tracing::warn!(%error, container.id = id, "a container was not removed; it will be tried again");
                 self.undone().push(id.to_owned());
+                false
             }
+        }
+    }
+
+    /// Removes a container. Its place in its network is free afterwards.
+    async fn discard_wholly(&self, id: &str) {
+        if self.discard(id).await {
+            self.gone(id).await;
         }
     }
 
@@ -197,7 +205,7 @@ impl Engine {
         containers.retain(|container| extent.covers(container.labels.as_ref(), &self.run));
         let ids: Vec<String> = containers.iter().filter_map(|container| container.id.clone()).collect();
         for some in ids.chunks(AT_ONCE_MAX) {
-            futures_util::future::join_all(some.iter().map(|id| self.discard(id))).await;
+            futures_util::future::join_all(some.iter().map(|id| self.discard_wholly(id))).await;
         }
         match extent {
             Extent::Earlier | Extent::Folder => self.remove_networks(filters(), extent).await?,

@@ -247,13 +247,13 @@ impl Engine {
         }
         match removed {
             Ok(()) | Err(ApiError::DockerResponseServerError { status_code: 404, .. }) => Ok(()),
-            // An engine may lose count of the places in a network: moby/moby, issue 42119.
-            Err(error) if nothing_on_it => {
-                tracing::warn!(%error, network, "a network was not removed: the engine names no container that is on it; it counts them anew when it is restarted");
-                Err(failed("remove a network")(error))
-            }
             Err(error) => {
-                tracing::warn!(%error, network, "a network was not removed");
+                if nothing_on_it {
+                    // It has lost count: moby/moby, issue 42119.
+                    tracing::warn!(%error, network, "a network was not removed, though the engine names nothing on it: restart the engine");
+                } else {
+                    tracing::warn!(%error, network, "a network was not removed");
+                }
                 Err(failed("remove a network")(error))
             }
         }

@@ -3,7 +3,10 @@
 use serde_json::json;
 use tokio::{io::AsyncWriteExt as _, net::TcpListener};
 
-use super::{IMAGE, docker, engine, engine::all_is_gone, networks};
+use super::{
+    IMAGE,
+    engine::{all_is_gone, docker, engine, networks},
+};
 use crate::support::{Era, FixtureCatalog, TestBroker, client::text_of};
 
 /// Connects to each `host:port` and prints what comes of it. The first may need a moment to be there.

@@ -5,7 +5,10 @@ use std::process::Stdio;
 use rmcp::model::ClientCapabilities;
 use serde_json::{Value, json};
 
-use super::{IMAGE, docker, engine, engine::left};
+use super::{
+    IMAGE,
+    engine::{docker, engine, left},
+};
 use crate::support::{Era, FixtureCatalog, TestClient, broker::eventually, client::text_of, process::Home};
 
 const TIME: &str = "services:\n  time:\n    image: mcp/time\n";

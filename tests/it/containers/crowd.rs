@@ -4,7 +4,10 @@ use std::process::{Command, Stdio};
 
 use serde_json::json;
 
-use super::{IMAGE, docker, engine, engine::all_is_gone, networks};
+use super::{
+    IMAGE,
+    engine::{all_is_gone, docker, engine, networks},
+};
 use crate::support::{Era, FixtureCatalog, TestBroker, broker::eventually};
 
 const SESSIONS: usize = 10;

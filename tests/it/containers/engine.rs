@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     process::{Command, Output},
-    sync::{LazyLock, Mutex, PoisonError},
+    sync::{Mutex, PoisonError},
 };
 
 const LABEL: &str = "label=mcp-broker.folder";
@@ -59,7 +59,7 @@ fn volumes() -> Vec<String> {
 
 /// Networks of which the engine has lost count: it refuses to remove one, with nothing on it, until it is restarted
 /// (moby/moby, issue 42119).
-static LOST: LazyLock<Mutex<BTreeSet<String>>> = LazyLock::new(Mutex::default);
+static LOST: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
 /// Networks that a broker has made and the engine can remove.
 pub(super) fn networks() -> Vec<String> {

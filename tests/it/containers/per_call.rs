@@ -3,7 +3,7 @@
 use http::Method;
 use serde_json::{Value, json};
 
-use super::{docker, engine, engine::all_is_gone};
+use super::engine::{all_is_gone, docker, engine};
 use crate::support::{Era, FixtureCatalog, TestBroker, broker::eventually, client::text_of};
 
 /// In the form of the Docker catalog's `curl`, `ffmpeg` and `docker`.

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{engine, engine::all_is_gone};
+use super::engine::{all_is_gone, engine};
 use crate::support::{Era, FixtureCatalog, TestBroker, client::text_of};
 
 #[tokio::test]

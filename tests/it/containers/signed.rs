@@ -12,7 +12,7 @@ use mcp_broker::config::SignedImages;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
-use super::{docker, engine, engine::all_is_gone};
+use super::engine::{all_is_gone, docker, engine};
 use crate::support::{Era, FixtureCatalog, TestBroker};
 
 struct Signer(EcdsaKeyPair);

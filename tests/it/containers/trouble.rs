@@ -4,7 +4,11 @@ use std::net::TcpListener;
 
 use serde_json::json;
 
-use super::{IMAGE, catalog, docker, engine, engine::all_is_gone, private_engine::PrivateEngine};
+use super::{
+    IMAGE, catalog,
+    engine::{all_is_gone, docker, engine},
+    private_engine::PrivateEngine,
+};
 use crate::support::{Era, FixtureCatalog, TestBroker, broker::eventually};
 
 #[tokio::test]
