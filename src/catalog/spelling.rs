@@ -19,7 +19,8 @@ const ALIKE: f64 = 0.75;
 /// Keys of a config that are said to be unknown.
 const UNKNOWN_MAX: usize = 5;
 
-const A_SECRET_IS_TEXT: &str = "is a secret: give it as text that is not empty";
+/// What is said of a secret's value that [`secret_text`] does not take.
+pub const A_SECRET_IS_TEXT: &str = "is a secret: give it as text that is not empty";
 
 /// How deep the properties of a config are looked through.
 const DEPTH_MAX: usize = 4;
@@ -84,12 +85,18 @@ pub fn unknown(entry: &Entry, config: &Map<String, Value>) -> Vec<String> {
     let offered = Offered::of(entry);
     let known =
         |key: &String| offered.properties.iter().any(|path| path.first() == Some(key) || path.join(".") == *key);
-    let is_secret = |key: &String| offered.secrets.iter().any(|secret| spellings(secret).contains(&key.as_str()));
-    let said = |key: &String| {
-        let why = if is_secret(key) { A_SECRET_IS_TEXT.to_owned() } else { offered.unknown(&folded(key)) };
-        format!("`{}` {why}", shown(key))
-    };
+    let said = |key: &String| format!("`{}` {}", shown(key), offered.unknown(&folded(key)));
     config.keys().filter(|key| !known(key)).take(UNKNOWN_MAX).map(said).collect()
+}
+
+/// A value as a secret. Numbers are, as programs write what consists of digits.
+#[must_use]
+pub fn secret_text(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) if !text.is_empty() => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    }
 }
 
 fn shown(key: &str) -> String {
@@ -183,11 +190,10 @@ impl Place {
     fn put(self, config: &mut Map<String, Value>, value: &Value) -> Result<(), String> {
         let (path, value) = match &self {
             Self::Property(path) => (path.as_slice(), value.clone()),
-            Self::Secret(name) => match value {
-                Value::String(text) if !text.is_empty() => (std::slice::from_ref(name), value.clone()),
-                Value::Number(number) => (std::slice::from_ref(name), Value::String(number.to_string())),
-                _ => return Err(A_SECRET_IS_TEXT.to_owned()),
-            },
+            Self::Secret(name) => {
+                let text = secret_text(value).ok_or(A_SECRET_IS_TEXT)?;
+                (std::slice::from_ref(name), Value::String(text))
+            }
         };
         let Some((last, outer)) = path.split_last() else { return Ok(()) };
         let mut at = config;
@@ -292,7 +298,6 @@ registry:
         let told = |given: Value| unknown(&entry, given.as_object().unwrap());
         assert!(told(json!({"time_zone": "UTC", "jira": {"url": "u"}, "jira.url": "u"})).is_empty());
         assert_eq!(told(json!({"timezne": "UTC"})), ["`timezne` is not known (did you mean `time_zone`?)"]);
-        assert_eq!(told(json!({"api_key": 1})), ["`api_key` is a secret: give it as text that is not empty"]);
         let many: Map<String, Value> = (0..100).map(|number| (format!("{number}\n"), Value::Null)).collect();
         let many = unknown(&entry, &many);
         assert!(

@@ -63,7 +63,12 @@ pub(super) async fn run(global: &Global) -> anyhow::Result<ExitCode> {
             }
             broker.close().await;
         }
-        Err(error) => report(about(&error), Err(format!("{error:#}"))),
+        Err(error) => {
+            let about = about(&error);
+            if about != "catalog" || catalog.is_ok() {
+                report(about, Err(format!("{error:#}")));
+            }
+        }
     }
     Ok(if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -125,7 +125,7 @@ pub(super) async fn put_on(
     let lock = session.server_lock(&entry.name);
     let _one_change_at_a_time = lock.lock().await;
     check_room(context, session, &entry)?;
-    let given = arguments.config.map(|config| split(&entry, config));
+    let given = arguments.config.map(|config| split(&entry, config).checked(&entry.name)).transpose()?;
     let config = match &given {
         Some(given) => over(context, &entry, given),
         None => context.config_of(session, &entry),
@@ -189,7 +189,7 @@ async fn add(
             entry.name
         )));
     }
-    let given = config.map(|config| split(entry, config));
+    let given = config.map(|config| split(entry, config).checked(&entry.name)).transpose()?;
     let config = match &given {
         Some(given) => over(context, entry, given),
         None => context.config_of(session, entry),

@@ -47,7 +47,7 @@ pub(super) async fn run(
     }
     let lock = session.server_lock(&entry.name);
     let _one_change_at_a_time = lock.lock().await;
-    let given = split(&entry, arguments.config);
+    let given = split(&entry, arguments.config).checked(&entry.name)?;
     check(context, &entry, &given.config)?;
     let secrets = keep_secrets(context, session, Some(&given)).await?;
     context.sessions.put_config(session, &entry.name, given.config.clone()).await?;

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::Context;
+use super::{Context, failure::Failure};
 use crate::{
-    catalog::{Entry, Runnable, config_schema::ConfigSchema, entry::SecretSpec},
-    ids::SessionId,
+    catalog::{Entry, Runnable, config_schema::ConfigSchema, entry::SecretSpec, spelling},
+    ids::{ServerName, SessionId},
     secrets::{REDACTED, SecretValue},
     session::Session,
 };
@@ -90,12 +90,28 @@ pub(super) struct GivenConfig {
     pub(super) config: Map<String, Value>,
     /// By the name of the secret.
     pub(super) secrets: Vec<(String, SecretValue)>,
+    /// The names of secrets that were given as what no secret can be. They are kept nowhere.
+    pub(super) unusable: Vec<String>,
+}
+
+impl GivenConfig {
+    /// Itself, if each secret in it can be kept as one.
+    pub(super) fn checked(self, server: &ServerName) -> Result<Self, Failure> {
+        if self.unusable.is_empty() {
+            return Ok(self);
+        }
+        let problem = |secret: &String| format!("`{secret}` {}", spelling::A_SECRET_IS_TEXT);
+        let problems: Vec<String> = self.unusable.iter().map(problem).collect();
+        let text = format!("The config of server `{server}` was not taken:\n- {}", problems.join("\n- "));
+        Err(Failure::said_with(text, json!({"server": server, "problems": problems})))
+    }
 }
 
 /// Takes out of a config what the entry calls a secret: under its name, its last part, or its variable.
 pub(super) fn split(entry: &Entry, given: Map<String, Value>) -> GivenConfig {
     let mut config = Map::new();
     let mut secrets = Vec::new();
+    let mut unusable = Vec::new();
     for (key, value) in given {
         let is_property = entry.config.as_ref().is_some_and(|schema| schema.summary().contains_key(&key));
         let find = || {
@@ -103,14 +119,16 @@ pub(super) fn split(entry: &Entry, given: Map<String, Value>) -> GivenConfig {
             exactly.or_else(|| entry.secrets.iter().find(|secret| names(secret, &key)))
         };
         let secret = if is_property { None } else { find() };
-        match (secret, value) {
-            (Some(secret), Value::String(text)) => secrets.push((secret.name.clone(), text.into())),
-            (_, value) => {
-                config.insert(key, value);
-            }
+        let Some(secret) = secret else {
+            config.insert(key, value);
+            continue;
+        };
+        match spelling::secret_text(&value) {
+            Some(text) => secrets.push((secret.name.clone(), text.into())),
+            None => unusable.push(secret.name.clone()),
         }
     }
-    GivenConfig { config, secrets }
+    GivenConfig { config, secrets, unusable }
 }
 
 impl Context {

@@ -66,6 +66,34 @@ async fn a_changed_config_restarts_the_server() {
 }
 
 #[tokio::test]
+async fn a_secret_is_kept_as_one_or_not_at_all() {
+    let broker = TestBroker::with(needy()).start().await;
+    let client = broker.connect(Era::Legacy).await;
+    let wrong = json!({"server": "needy", "config": {"folder": "/one", "apiKey": ["hunter2"]}});
+    insta::assert_snapshot!(client.call("mcp-config-set", wrong).await, @"
+    error: The config of server `needy` was not taken:
+    - `needy.api_key` is a secret: give it as text that is not empty
+    ");
+    let added = json!({"name": "needy", "config": {"folder": "/one", "NEEDY_KEY": ""}});
+    insta::assert_snapshot!(client.call("mcp-add", added).await, @"
+    error: The config of server `needy` was not taken:
+    - `needy.api_key` is a secret: give it as text that is not empty
+    ");
+    let digits = json!({"name": "needy", "config": {"folder": "/one", "needy.api_key": 1_234_567_890}});
+    let added = client.ok("mcp-add", digits).await;
+    assert!(!text_of(&added).contains("1234567890"), "{added:?}");
+    let environment = client.ok("needy__env", json!({"names": ["NEEDY_KEY"]})).await;
+    assert!(text_of(&environment).contains("1234567890"), "{environment:?}");
+    let (_, shown) = broker.rest(http::Method::GET, "/v1/sessions", None).await;
+    let (_, records) = broker.rest(http::Method::GET, "/v1/audit?limit=1000", None).await;
+    for said in [shown, records] {
+        let said = said.to_string();
+        assert!(!said.contains("1234567890") && !said.contains("hunter2"), "{said}");
+    }
+    broker.stop().await;
+}
+
+#[tokio::test]
 async fn config_that_a_server_does_not_know_is_told() {
     let broker = TestBroker::with(needy()).start().await;
     let client = broker.connect(Era::Legacy).await;

@@ -258,6 +258,10 @@ async fn the_doctor_says_what_keeps_a_broker_from_starting() {
     std::fs::write(&settings, "servers: [nosuch]").unwrap();
     let said = home.run(&["doctor", "--config", settings.to_str().unwrap()]).await;
     assert!(said.code() == 1 && said.out().contains("problem  servers: the server `nosuch`"), "{}", said.out());
+    std::fs::write(&settings, "catalogs: [nosuch.yaml]").unwrap();
+    let said = home.run(&["doctor", "--config", settings.to_str().unwrap()]).await.out();
+    let lines: Vec<&str> = said.lines().filter(|line| line.contains("nosuch.yaml")).collect();
+    assert!(matches!(lines[..], [line] if line.starts_with("problem  catalog: ")), "{said}");
 }
 
 #[tokio::test]

@@ -123,7 +123,7 @@ impl Context {
             say(format!("its config is larger than {CONFIG_BYTES_MAX} bytes"));
         }
         let given = split(&entry, server.config.clone());
-        for (secret, _) in &given.secrets {
+        for secret in given.secrets.iter().map(|(name, _)| name).chain(&given.unusable) {
             say(format!("its config has the secret `{secret}`: set it with `mcp-broker secret set {secret}` instead"));
         }
         for key in secretive(&given.config) {
