@@ -118,14 +118,18 @@ pub struct Link(mpsc::Sender<Report>);
 
 /// The client's end of a [`Link`].
 #[derive(Debug)]
-pub struct ClientSide(mpsc::Receiver<Report>);
+pub struct ClientSide {
+    reports: mpsc::Receiver<Report>,
+    /// One that was received and given back.
+    ahead: Option<Report>,
+}
 
 impl Link {
     /// A link and its other end.
     #[must_use]
     pub fn new() -> (Self, ClientSide) {
         let (sender, receiver) = mpsc::channel(REPORTS_MAX);
-        (Self(sender), ClientSide(receiver))
+        (Self(sender), ClientSide { reports: receiver, ahead: None })
     }
 
     /// A link that leads nowhere.
@@ -155,12 +159,26 @@ impl Link {
 impl ClientSide {
     /// The next report; `None` when the call is over.
     pub async fn next(&mut self) -> Option<Report> {
-        self.0.recv().await
+        match self.ahead.take() {
+            Some(report) => Some(report),
+            None => self.reports.recv().await,
+        }
     }
 
     /// A report that is there already.
     pub fn ready(&mut self) -> Option<Report> {
-        self.0.try_recv().ok()
+        self.ahead.take().or_else(|| self.reports.try_recv().ok())
+    }
+
+    /// Whether a report is there already.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.ahead.is_some() || !self.reports.is_empty()
+    }
+
+    /// Makes a report the next one again.
+    pub fn give_back(&mut self, report: Report) {
+        self.ahead = Some(report);
     }
 }
 

@@ -4,10 +4,12 @@
 //! revision 2026-07-28. It finds the client's seat, hands calls to [`Tools`], and passes on what happens meanwhile. It keeps
 //! nothing of its own that has to last.
 
+mod access;
 mod attend;
 mod errors;
 mod parked;
 mod push;
+mod quick;
 
 use std::{
     collections::HashMap,
@@ -17,12 +19,12 @@ use std::{
 use rmcp::{
     RoleServer, ServerHandler,
     model::{
-        CallToolRequestParams, CallToolResponse, CompleteRequestParams, CompleteResult, ErrorCode, ErrorData,
-        GetPromptRequestParams, GetPromptResponse, InitializeRequestParams, InitializeResult, ListPromptsResult,
-        ListResourceTemplatesResult, ListResourcesResult, ListToolsResult, MetaObject, PaginatedRequestParams,
-        ProtocolVersion, ReadResourceRequestParams, ReadResourceResponse, ServerCapabilities, ServerConfig,
-        SetLevelRequestMethod, SetLevelRequestParams, SubscribeRequestParams, SubscriptionFilter, Tool,
-        UnsubscribeRequestParams,
+        CallToolRequestParams, CallToolResponse, ClientCapabilities, CompleteRequestParams, CompleteResult, ErrorCode,
+        ErrorData, GetPromptRequestParams, GetPromptResponse, Implementation, InitializeRequestParams,
+        InitializeResult, ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult, ListToolsResult,
+        LoggingLevel, MetaObject, PaginatedRequestParams, ProtocolVersion, ReadResourceRequestParams,
+        ReadResourceResponse, RequestMetaObject, ServerCapabilities, ServerConfig, SetLevelRequestMethod,
+        SetLevelRequestParams, SubscribeRequestParams, SubscriptionFilter, Tool, UnsubscribeRequestParams,
     },
     service::{NotificationContext, RequestContext, SubscriptionContext},
     transport::streamable_http_server::session::SessionRestoreMarker,
@@ -37,41 +39,10 @@ use crate::{
     supervisor::upstream::implementation,
     tools::{Operation, Reply, Seat, Tools, follow::Following},
 };
+pub use access::Access;
 use errors::{only_page, session_error, unavailable, wrong_kind};
 pub use parked::Parked;
-
-/// What a request may use, as whoever let it in found out. Travels with the request.
-#[derive(Clone)]
-pub enum Access {
-    /// The shared endpoint, for this principal.
-    Shared(Principal),
-    /// One session, by its URL or its token.
-    Session(Arc<Session>, Principal),
-}
-
-tokio::task_local! {
-    /// The access of the HTTP request that this task serves.
-    static CURRENT: Access;
-}
-
-impl Access {
-    /// Runs `serving` as the service of a request that has this access.
-    pub async fn scope<F: Future>(self, serving: F) -> F::Output {
-        CURRENT.scope(self, serving).await
-    }
-
-    /// The access of the request that this task serves, where rmcp asks without saying for which.
-    fn current() -> Option<Self> {
-        CURRENT.try_with(Clone::clone).ok()
-    }
-
-    #[must_use]
-    pub fn principal(&self) -> &Principal {
-        match self {
-            Self::Shared(principal) | Self::Session(_, principal) => principal,
-        }
-    }
-}
+pub use quick::{PlainCall, QuickCalls, Taken};
 
 /// The `Mcp-Session-Id` of the connection a message came on. Travels with `initialize`.
 #[derive(Clone)]
@@ -88,6 +59,8 @@ pub struct Endpoint {
     parked: Arc<Parked>,
     /// What a connection that is not HTTP may use.
     access: Option<Access>,
+    /// Where a connection over HTTP has its calls begun.
+    quick: Option<Arc<QuickCalls>>,
     connection: OnceLock<Connection>,
 }
 
@@ -95,6 +68,7 @@ pub struct Endpoint {
 struct Connection {
     /// Its `Mcp-Session-Id`, over HTTP.
     id: Option<Arc<str>>,
+    _line: Option<Arc<quick::Line>>,
     session: Arc<Session>,
     principal: Principal,
     following: Mutex<HashMap<String, Following>>,
@@ -115,15 +89,15 @@ struct Bound {
 impl Endpoint {
     /// An endpoint whose requests bring their [`Access`] with them.
     #[must_use]
-    pub fn for_http(tools: Tools, parked: Arc<Parked>) -> Self {
-        Self { tools, parked, access: None, connection: OnceLock::new() }
+    pub fn for_http(tools: Tools, parked: Arc<Parked>, quick: Arc<QuickCalls>) -> Self {
+        Self { tools, parked, access: None, quick: Some(quick), connection: OnceLock::new() }
     }
 
     /// An endpoint for a stream that has one session.
     #[must_use]
     pub fn for_stream(tools: Tools, parked: Arc<Parked>, session: Arc<Session>) -> Self {
         let access = Some(Access::Session(session, Principal::Local));
-        Self { tools, parked, access, connection: OnceLock::new() }
+        Self { tools, parked, access, quick: None, connection: OnceLock::new() }
     }
 
     fn access(&self, context: &RequestContext<RoleServer>) -> Result<Access, ErrorData> {
@@ -142,10 +116,8 @@ impl Endpoint {
         if let Some(connection) = self.connection.get() {
             return Ok((Seat::Fixed(connection.session.clone()), connection.principal.clone()));
         }
-        Ok(match self.access(context)? {
-            Access::Session(session, principal) => (Seat::Fixed(session), principal),
-            Access::Shared(principal) => (Seat::Handle(principal.clone()), principal),
-        })
+        let access = self.access(context)?;
+        Ok((access.seat(), access.principal().clone()))
     }
 
     fn caller(&self, context: &RequestContext<RoleServer>, seat: &Seat, principal: Principal, link: Link) -> Caller {
@@ -155,18 +127,14 @@ impl Endpoint {
             (Era::Legacy, Seat::Fixed(session)) => session.log_level(),
             (Era::Legacy, Seat::Handle(_)) => None,
         };
-        let client = context.client_info().map(|info| format!("{} {}", info.name, info.version).into());
-        Caller {
+        let who = Who {
             principal,
-            client,
+            client: context.client_info().map(|info| client_name(&info)),
             era,
             capabilities: context.client_capabilities().unwrap_or_default(),
             log_level,
-            wants_progress: context.meta.get_progress_token().is_some(),
-            meta: passed_on(context),
-            cancelled: CancellationToken::new(),
-            link,
-        }
+        };
+        who.caller(&context.meta, link)
     }
 
     /// The caller of something that is over quickly and asks nothing.
@@ -220,11 +188,43 @@ fn era_of(context: &RequestContext<RoleServer>) -> Era {
     if modern { Era::Modern } else { Era::Legacy }
 }
 
+/// Who makes a call, apart from the call.
+struct Who {
+    principal: Principal,
+    client: Option<Arc<str>>,
+    era: Era,
+    capabilities: ClientCapabilities,
+    log_level: Option<LoggingLevel>,
+}
+
+impl Who {
+    /// The caller of a request with this `_meta`.
+    fn caller(self, meta: &RequestMetaObject, link: Link) -> Caller {
+        let Self { principal, client, era, capabilities, log_level } = self;
+        Caller {
+            principal,
+            client,
+            era,
+            capabilities,
+            log_level,
+            wants_progress: meta.get_progress_token().is_some(),
+            meta: passed_on(meta),
+            cancelled: CancellationToken::new(),
+            link,
+        }
+    }
+}
+
+/// A client program's name and version.
+fn client_name(info: &Implementation) -> Arc<str> {
+    format!("{} {}", info.name, info.version).into()
+}
+
 /// The part of a request's `_meta` that is not between this client and the broker alone.
-fn passed_on(context: &RequestContext<RoleServer>) -> MetaObject {
+fn passed_on(given: &RequestMetaObject) -> MetaObject {
     const OWN: &str = "io.modelcontextprotocol/";
     let mut meta = MetaObject::new();
-    for (key, value) in context.meta.iter() {
+    for (key, value) in given.iter() {
         if key != "progressToken" && !key.starts_with(OWN) {
             meta.insert(key.clone(), value.clone());
         }
@@ -270,9 +270,12 @@ impl ServerHandler for Endpoint {
             let uri = row.uri.clone();
             following.extend(self.tools.follow_again(&session, row).await.map(|again| (uri, again)));
         }
+        let line = self.quick.as_ref().zip(id.clone());
+        let line = line.map(|(quick, id)| quick.line(id, session.clone(), principal.clone(), &request));
         let stop = CancellationToken::new();
         let connection = Connection {
             id,
+            _line: line,
             _connected: session.connect(context.peer.clone(), request.capabilities.clone()),
             session: session.clone(),
             principal: principal.clone(),
@@ -299,14 +302,10 @@ impl ServerHandler for Endpoint {
 
     /// Asked before a request's handler runs, to check its `Mcp-Param-*` headers against the tool's schema.
     fn get_tool(&self, name: &str) -> Option<Tool> {
-        let session = match self.connection.get() {
-            Some(connection) => connection.session.clone(),
-            None => match Access::current()? {
-                Access::Session(session, _) => session,
-                Access::Shared(principal) => self.tools.sessions().of_principal_in_memory(&principal)?,
-            },
-        };
-        self.tools.tool(&session, name)
+        match self.connection.get() {
+            Some(connection) => self.tools.tool(&connection.session, name),
+            None => Access::current()?.tool(&self.tools, name),
+        }
     }
 
     async fn list_tools(

@@ -15,6 +15,7 @@ pub mod api;
 mod auth;
 mod connections;
 mod guard;
+mod quick;
 pub mod socket;
 mod spread;
 pub mod stdio;
@@ -38,7 +39,7 @@ use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer, ExposeHeaders};
 
 use crate::{
     config::HttpSettings,
-    endpoint::{Endpoint, Parked},
+    endpoint::{Endpoint, Parked, QuickCalls},
     lifecycle::Count,
     tools::Tools,
 };
@@ -107,16 +108,19 @@ pub struct HttpParts {
 fn router(parts: &HttpParts, settings: &HttpSettings, address: SocketAddr, cut: CancellationToken) -> Router {
     let authentication = Arc::new(Authentication::new(parts, settings.authenticate));
     let guard = Arc::new(Guard::new(settings, address));
+    let quick = QuickCalls::new(parts.tools.clone());
     let connections = Connections::new(
+        quick.clone(),
         parts.tools.sessions().clone(),
         parts.tools.limits().connections_idle_max,
         parts.tools.tasks(),
     );
-    let mcp = mcp_service(parts, &connections, cut);
+    let mcp = mcp_service(parts, &connections, quick.clone(), cut);
     let state = auth::State { authentication: authentication.clone(), connections };
     let mcp = Router::new()
         .route_service("/mcp", mcp.clone())
         .route_service("/s/{session}/mcp", mcp)
+        .layer(from_fn_with_state(quick, quick::answer))
         .layer(from_fn_with_state(state, auth::for_mcp));
     let api = api::router(parts.api.clone())
         .layer(DefaultBodyLimit::max(parts.tools.limits().request_bytes_max))
@@ -134,6 +138,7 @@ fn router(parts: &HttpParts, settings: &HttpSettings, address: SocketAddr, cut: 
 fn mcp_service(
     parts: &HttpParts,
     connections: &Arc<Connections>,
+    quick: Arc<QuickCalls>,
     cut: CancellationToken,
 ) -> StreamableHttpService<Endpoint, Connections> {
     let (tools, parked) = (parts.tools.clone(), parts.parked.clone());
@@ -147,7 +152,7 @@ fn mcp_service(
         .disable_allowed_origins();
     config.session_store = Some(Arc::new(ConnectionStore::new(connections.clone())));
     StreamableHttpService::new(
-        move || Ok(Endpoint::for_http(tools.clone(), parked.clone())),
+        move || Ok(Endpoint::for_http(tools.clone(), parked.clone(), quick.clone())),
         connections.clone(),
         config,
     )

@@ -13,11 +13,14 @@ use rmcp::{
 
 use super::{Endpoint, era_of};
 use crate::{
-    caller::{ClientSide, Era, Link, Question, Report},
-    endpoint::parked::{Parked, Resumed, Running},
+    caller::{Caller, ClientSide, Era, Link, Question, Report},
+    endpoint::{
+        parked::{Parked, Resumed, Running},
+        quick::HandedOver,
+    },
     ids::canonical,
     session::ask_peer,
-    tools::{Call, Operation, Reply},
+    tools::{Call, Operation, Reply, Seat, Tools},
 };
 
 /// Runs an operation for a client, or takes up one that waits for its answer.
@@ -27,24 +30,41 @@ pub(super) async fn run(
     context: RequestContext<RoleServer>,
 ) -> Result<Reply, ErrorData> {
     let what = what(&operation);
-    let (seat, principal) = endpoint.seat(&context)?;
+    let request = context.extensions.get::<http::request::Parts>();
+    let running = match request.and_then(|request| request.extensions.get::<HandedOver>()?.take()) {
+        Some(running) => running,
+        None => match take_up(endpoint, operation, &context, &what)? {
+            Resumed::AskedAgain(asked) => return Ok(Reply::InputRequiredResult(asked)),
+            Resumed::Running(running) => running,
+        },
+    };
+    attend(endpoint, running, &context, what).await
+}
+
+/// Takes up what waits for this request's answer, or begins something new.
+fn take_up(
+    endpoint: &Endpoint,
+    operation: Operation,
+    context: &RequestContext<RoleServer>,
+    what: &str,
+) -> Result<Resumed, ErrorData> {
+    let (seat, principal) = endpoint.seat(context)?;
     if let (Some(state), responses) = rounds(&operation)
         && Parked::is_name(state)
     {
-        return match endpoint.parked.resume(state, responses, &principal, &what)? {
-            Resumed::AskedAgain(asked) => Ok(Reply::InputRequiredResult(asked)),
-            Resumed::Running(running) => attend(endpoint, running, &context, what).await,
-        };
+        return endpoint.parked.resume(state, responses, &principal, what);
     }
     let (link, side) = Link::new();
-    let caller = endpoint.caller(&context, &seat, principal, link);
+    let caller = endpoint.caller(context, &seat, principal, link);
+    Ok(Resumed::Running(begin(&endpoint.tools, seat, caller, operation, side)))
+}
+
+/// Begins a call. It runs to its end, attended to or not.
+pub(super) fn begin(tools: &Tools, seat: Seat, caller: Caller, operation: Operation, side: ClientSide) -> Running {
     let cancelled = caller.cancelled.clone();
-    let tools = endpoint.tools.clone();
-    let call = endpoint
-        .tools
-        .tasks()
-        .spawn(async move { tools.dispatch(Call { seat, caller, operation, parent: None }).await });
-    attend(endpoint, Running { call, side, cancelled }, &context, what).await
+    let door = tools.clone();
+    let call = tools.tasks().spawn(async move { door.dispatch(Call { seat, caller, operation, parent: None }).await });
+    Running { call, side, cancelled }
 }
 
 async fn attend(
@@ -84,7 +104,8 @@ async fn attend(
     }
 }
 
-type Finished = Result<Result<Reply, ErrorData>, tokio::task::JoinError>;
+/// What came of a call's task.
+pub(super) type Finished = Result<Result<Reply, ErrorData>, tokio::task::JoinError>;
 
 /// Asks a client of an older revision. The call may end before the client answers.
 async fn ask(question: Question, running: &mut Running, context: &RequestContext<RoleServer>) -> Option<Finished> {
@@ -109,6 +130,11 @@ async fn finish(
     while let Some(report) = side.ready() {
         pass_on(report, context).await;
     }
+    outcome(finished)
+}
+
+/// What came of a call.
+pub(super) fn outcome(finished: Finished) -> Result<Reply, ErrorData> {
     finished.unwrap_or_else(|error| {
         tracing::error!(%error, "a call's task ended by itself");
         Err(ErrorData::internal_error("the call ended by an error in the broker: see its log", None))

@@ -30,7 +30,7 @@ use rmcp::{
 };
 
 use crate::{
-    endpoint::{Access, ConnectionId},
+    endpoint::{Access, ConnectionId, QuickCalls},
     ids::SessionId,
     lifecycle::Tasks,
     session::Sessions,
@@ -47,15 +47,16 @@ const LOOK_EVERY: Duration = Duration::from_secs(30);
 pub(super) struct Connections {
     inner: LocalSessionManager,
     awake: Awake,
+    quick: Arc<QuickCalls>,
     sessions: Arc<Sessions>,
 }
 
 impl Connections {
-    pub(super) fn new(sessions: Arc<Sessions>, idle_max: usize, tasks: &Tasks) -> Arc<Self> {
+    pub(super) fn new(quick: Arc<QuickCalls>, sessions: Arc<Sessions>, idle_max: usize, tasks: &Tasks) -> Arc<Self> {
         let mut inner = LocalSessionManager::default();
         inner.session_config = config();
         let awake = Awake::new(idle_max);
-        let connections = Arc::new(Self { inner, awake: awake.clone(), sessions });
+        let connections = Arc::new(Self { inner, awake: awake.clone(), quick, sessions });
         let (weak, stopping) = (Arc::downgrade(&connections), tasks.stopping_token());
         tasks.spawn(async move {
             loop {
@@ -161,6 +162,7 @@ impl SessionManager for Connections {
     }
 
     async fn accept_message(&self, id: &ConnectionName, message: ClientJsonRpcMessage) -> Result<(), Self::Error> {
+        self.quick.cancel(id, &message);
         self.inner.accept_message(id, message).await
     }
 

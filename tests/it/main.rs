@@ -29,6 +29,7 @@ mod isolation;
 mod kill;
 mod official_clients;
 mod operator;
+mod plain_calls;
 mod profiles;
 mod programs;
 mod proxy;

@@ -1,0 +1,166 @@
+//! Tool calls over HTTP that are answered at once, and those that cannot be: whichever way a call goes, its client and the
+//! log see the same.
+
+use std::{cell::Cell, time::Duration};
+
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use crate::support::{FixtureCatalog, TestBroker, by_hand::ByHand};
+
+/// Takes one way or the other: what is no plain JSON is left to rmcp.
+const JSON: &str = "application/json";
+const LONG_WAY: &str = "application/json; charset=utf-8";
+
+async fn broker() -> TestBroker {
+    TestBroker::with(FixtureCatalog::new().server("fixture", &[], &[])).start().await
+}
+
+fn call(id: u64, tool: &str, arguments: &Value, meta: &Value) -> Value {
+    let params = json!({"name": tool, "arguments": arguments, "_meta": meta});
+    json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params})
+}
+
+/// The kind of an answer, and the messages in it.
+async fn read(response: reqwest::Response) -> (String, Vec<Value>) {
+    let kind = response.headers()["content-type"].to_str().unwrap().to_owned();
+    let text = response.text().await.unwrap();
+    let messages = match kind.as_str() {
+        JSON => vec![serde_json::from_str(&text).unwrap()],
+        _ => {
+            let data = text.lines().filter_map(|line| line.strip_prefix("data:")).map(str::trim);
+            data.filter(|data| !data.is_empty()).map(|data| serde_json::from_str(data).unwrap()).collect()
+        }
+    };
+    (kind, messages)
+}
+
+async fn statuses(broker: &TestBroker, tool: &str) -> Vec<String> {
+    let (_, found) = broker.rest(Method::GET, &format!("/v1/audit?kind=tool&tool={tool}"), None).await;
+    let records = found["records"].as_array().unwrap();
+    records.iter().map(|record| record["status"].as_str().unwrap_or("open").to_owned()).collect()
+}
+
+/// Posts with other headers than the client's own.
+async fn post(client: &ByHand, kind: &str, headers: &[(&str, &str)], message: &Value) -> reqwest::Response {
+    let mut request = reqwest::Client::new()
+        .post(&client.url)
+        .bearer_auth(&client.token)
+        .header("accept", "application/json, text/event-stream")
+        .header("content-type", kind)
+        .body(message.to_string());
+    if !client.connection.is_empty() {
+        request = request.header("mcp-session-id", &client.connection);
+    }
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    request.send().await.unwrap()
+}
+
+#[tokio::test]
+async fn a_call_that_only_has_an_answer_needs_no_stream() {
+    let broker = broker().await;
+    let client = ByHand::connect(&broker.url(), broker.token()).await;
+    client.call("mcp-add", json!({"name": "fixture"})).await;
+    let hello = call(3, "fixture__echo", &json!({"text": "hello"}), &json!({}));
+    let (kind, short) = read(post(&client, JSON, &[], &hello).await).await;
+    assert_eq!(kind, JSON);
+    let (kind, long) = read(post(&client, LONG_WAY, &[], &hello).await).await;
+    assert_eq!((kind.as_str(), &short), ("text/event-stream", &long));
+
+    let slow = call(4, "fixture__slow", &json!({"ms": 200, "steps": 4}), &json!({"progressToken": "mine"}));
+    let (kind, messages) = read(client.send(slow).await).await;
+    assert_eq!(kind, "text/event-stream");
+    let (answer, progress) = messages.split_last().unwrap();
+    let done: Vec<_> = progress.iter().map(|message| message["params"]["progress"].as_f64().unwrap()).collect();
+    assert_eq!(done, [1.0, 2.0, 3.0, 4.0]);
+    assert!(progress.iter().all(|message| message["params"]["progressToken"] == "mine"), "{progress:?}");
+    assert!(answer["id"] == 4 && answer["result"]["content"][0]["text"] == "slept 200 ms in 4 steps", "{answer}");
+
+    let unknown = call(5, "fixture__nothing", &json!({}), &json!({}));
+    let short = read(post(&client, JSON, &[], &unknown).await).await;
+    assert_eq!(short, read(post(&client, LONG_WAY, &[], &unknown).await).await);
+    assert_eq!(statuses(&broker, "echo").await, ["success", "success"]);
+    assert_eq!(statuses(&broker, "slow").await, ["success"]);
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_call_can_be_taken_back_at_any_time() {
+    let broker = broker().await;
+    let client = ByHand::connect(&broker.url(), broker.token()).await;
+    client.call("mcp-add", json!({"name": "fixture"})).await;
+    for wait in [0, 5, 15, 20, 25, 60] {
+        let slow = client.send(call(7, "fixture__slow", &json!({"ms": 60_000}), &json!({})));
+        let over = Cell::new(false);
+        let answered = async {
+            let answer = read(slow.await).await;
+            over.set(true);
+            answer
+        };
+        let taken_back = async {
+            tokio::time::sleep(Duration::from_millis(wait)).await;
+            // The first may come before the call.
+            while !over.get() {
+                let params = json!({"requestId": 7});
+                client.send(json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params})).await;
+            }
+        };
+        let ((kind, messages), ()) = tokio::join!(answered, taken_back);
+        assert_eq!(kind, "text/event-stream");
+        assert!(messages.iter().all(|message| message.get("result").is_none()), "after {wait} ms: {messages:?}");
+    }
+    assert_eq!(statuses(&broker, "slow").await, ["cancelled"; 6]);
+    let hello = call(8, "fixture__echo", &json!({"text": "hello"}), &json!({}));
+    assert_eq!(read(client.send(hello).await).await.0, JSON);
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_call_of_the_newer_era_goes_either_way_with_one_answer() {
+    let broker = broker().await;
+    let (_, session) = broker.rest(Method::POST, "/v1/sessions", Some(json!({"servers": {"fixture": {}}}))).await;
+    let url = session["mcp_url"].as_str().unwrap().to_owned();
+    let client = ByHand { url, token: broker.token().to_owned(), connection: String::new() };
+    let meta = json!({
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientCapabilities": {},
+        "io.modelcontextprotocol/clientInfo": {"name": "hand", "version": "1"},
+    });
+    let headers = |name| [("mcp-protocol-version", "2026-07-28"), ("mcp-method", "tools/call"), ("mcp-name", name)];
+    let echo = headers("fixture__echo");
+    let hello = call(1, "fixture__echo", &json!({"text": "hello"}), &meta);
+    let short = read(post(&client, JSON, &echo, &hello).await).await;
+    assert_eq!(short, read(post(&client, LONG_WAY, &echo, &hello).await).await);
+    assert_eq!(short.1[0]["result"]["resultType"], "complete");
+
+    // What rmcp refuses is refused, and nothing runs.
+    for (headers, message) in [
+        (headers("fixture__add"), hello),
+        (echo, call(2, "fixture__echo", &json!({"text": "hello"}), &json!({}))),
+        (headers("fixture__test_x_mcp_header"), call(3, "fixture__test_x_mcp_header", &json!({"region": "eu"}), &meta)),
+    ] {
+        let refused = post(&client, JSON, &headers, &message).await;
+        assert_eq!(refused.status(), StatusCode::BAD_REQUEST, "{message}");
+    }
+    let unknown = call(4, "fixture__nothing", &json!({}), &meta);
+    let nothing = headers("fixture__nothing");
+    let (short, long) =
+        (post(&client, JSON, &nothing, &unknown).await, post(&client, LONG_WAY, &nothing, &unknown).await);
+    assert_eq!(short.status(), long.status());
+    assert_eq!(read(short).await, read(long).await);
+    assert_eq!(statuses(&broker, "echo").await, ["success", "success"]);
+    assert!(statuses(&broker, "test_x_mcp_header").await.is_empty());
+
+    // Who hangs up takes the call back.
+    let slow = call(5, "fixture__slow", &json!({"ms": 60_000}), &meta);
+    let heads = headers("fixture__slow");
+    let hung_up = tokio::time::timeout(Duration::from_millis(10), post(&client, JSON, &heads, &slow)).await;
+    assert!(hung_up.is_err());
+    crate::support::broker::eventually("the call is over", async || {
+        statuses(&broker, "slow").await.iter().all(|status| status == "cancelled")
+    })
+    .await;
+    broker.stop().await;
+}
