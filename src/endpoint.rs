@@ -220,9 +220,11 @@ fn client_name(info: &Implementation) -> Arc<str> {
     format!("{} {}", info.name, info.version).into()
 }
 
+/// How keys in `_meta` begin that are between a client and the server it is connected to.
+const OWN: &str = "io.modelcontextprotocol/";
+
 /// The part of a request's `_meta` that is not between this client and the broker alone.
 fn passed_on(given: &RequestMetaObject) -> MetaObject {
-    const OWN: &str = "io.modelcontextprotocol/";
     let mut meta = MetaObject::new();
     for (key, value) in given.iter() {
         if key != "progressToken" && !key.starts_with(OWN) {

@@ -18,7 +18,7 @@ use rmcp::model::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Access, Who,
+    Access, OWN, Who,
     attend::{self, Finished},
     client_name,
     parked::Running,
@@ -26,12 +26,13 @@ use super::{
 use crate::{
     caller::{Era, Link},
     ids::Principal,
+    lifecycle::Tasks,
     session::Session,
     tools::{Operation, Reply, Seat, Tools},
 };
 
 /// How long a call may take to be answered here. One that takes longer does not notice what a stream costs.
-const AT_ONCE: Duration = Duration::from_millis(20);
+const AT_ONCE: Duration = Duration::from_millis(100);
 
 /// Where calls are begun.
 pub struct QuickCalls {
@@ -75,12 +76,26 @@ pub struct Begun {
 
 /// A call that runs already, on its way through rmcp with its HTTP request.
 #[derive(Clone)]
-pub struct HandedOver(Arc<Mutex<Option<Running>>>);
+pub struct HandedOver(Arc<Held>);
+
+struct Held(Mutex<Option<Running>>);
+
+/// A call on a connection, while its client waits for it. One that hangs up can still take it back.
+struct Waiting<'a> {
+    tasks: &'a Tasks,
+    of: Option<(Running, Begun)>,
+}
 
 impl QuickCalls {
     #[must_use]
     pub fn new(tools: Tools) -> Arc<Self> {
         Arc::new(Self { tools, lines: Mutex::default() })
+    }
+
+    /// How large a request may be.
+    #[must_use]
+    pub fn request_bytes_max(&self) -> usize {
+        self.tools.limits().request_bytes_max
     }
 
     /// Takes in a connection's client, whose calls can come for as long as the line exists.
@@ -104,41 +119,37 @@ impl QuickCalls {
         line
     }
 
-    /// Begins a call on a connection; gives it back where that is not possible.
-    ///
-    /// # Errors
-    ///
-    /// The call, when the connection is asleep, or the call is not of its era.
-    pub async fn on_connection(&self, connection: &str, mut call: PlainCall) -> Result<Taken, PlainCall> {
-        let Some(line) = self.line_of(connection).filter(|_| !is_a_further_round(&call)) else { return Err(call) };
-        let meta = call.params.meta.take().unwrap_or_default();
-        if meta.protocol_version().is_some() {
-            call.params.meta = Some(meta);
-            return Err(call);
+    /// Begins a call on a connection. Not one that `access` may not make, that is for a connection which is asleep or
+    /// closed, or that has anything of the newer era in it.
+    pub async fn on_connection(&self, access: &Access, connection: &str, call: PlainCall) -> Option<Taken> {
+        let line = self.line_of(connection).filter(|line| line.is_open_to(access))?;
+        let PlainCall { id, mut params } = call;
+        let meta = params.meta.take().unwrap_or_default();
+        if is_a_further_round(&params) || meta.keys().any(|key| key.starts_with(OWN)) {
+            return None;
         }
-        let mut running = self.begin(line.who(), Seat::Fixed(line.session.clone()), &meta, call.params);
-        let begun = line.note(call.id.clone(), running.cancelled.clone());
-        let finished = at_once(&mut running).await;
+        let running = self.begin(line.who(), Seat::Fixed(line.session.clone()), &meta, params);
+        let begun = line.note(id.clone(), running.cancelled.clone());
+        let mut waiting = Waiting { tasks: self.tools.tasks(), of: Some((running, begun)) };
+        let finished = waiting.at_once().await;
+        let (running, begun) = waiting.of.take()?;
         if running.cancelled.is_cancelled() {
-            return Ok(Taken::TakenBack);
+            return Some(Taken::TakenBack);
         }
-        Ok(self.taken(call.id, Era::Legacy, finished, running, Some(begun)))
+        Some(self.taken(id, Era::Legacy, finished, running, Some(begun)))
     }
 
-    /// Begins a call of revision 2026-07-28, which stands alone. Its client takes it back by hanging up.
-    ///
-    /// # Errors
-    ///
-    /// The call, when rmcp has to see it first.
-    pub async fn by_itself(&self, access: &Access, mut call: PlainCall) -> Result<Taken, PlainCall> {
-        let meta = call.params.meta.take().unwrap_or_default();
+    /// Begins a call of revision 2026-07-28, which stands alone. Its client takes it back by hanging up. Not one whose
+    /// arguments may have to be in headers too, which is not known of a tool that is not listed.
+    pub async fn by_itself(&self, access: &Access, call: PlainCall) -> Option<Taken> {
+        let PlainCall { id, mut params } = call;
+        let meta = params.meta.take().unwrap_or_default();
         let revision = ProtocolVersion::V_2026_07_28;
         let is_whole =
             meta.protocol_version() == Some(revision.clone()) && meta.missing_required_keys(&revision).is_empty();
-        let wants_headers = || access.tool(&self.tools, &call.params.name).is_some_and(|tool| wants_headers(&tool));
-        if !is_whole || is_a_further_round(&call) || wants_headers() {
-            call.params.meta = Some(meta);
-            return Err(call);
+        let wants_headers = || access.tool(&self.tools, &params.name).is_none_or(|tool| wants_headers(&tool));
+        if !is_whole || is_a_further_round(&params) || wants_headers() {
+            return None;
         }
         let who = Who {
             principal: access.principal().clone(),
@@ -147,11 +158,16 @@ impl QuickCalls {
             capabilities: meta.client_capabilities().unwrap_or_default(),
             log_level: meta.log_level(),
         };
-        let mut running = self.begin(who, access.seat(), &meta, call.params);
+        let mut running = self.begin(who, access.seat(), &meta, params);
         let hung_up = running.cancelled.clone().drop_guard();
         let finished = at_once(&mut running).await;
         hung_up.disarm();
-        Ok(self.taken(call.id, Era::Modern, finished, running, None))
+        Some(self.taken(id, Era::Modern, finished, running, None))
+    }
+
+    /// A connection is closed or asleep: no more calls on it.
+    pub fn close(&self, connection: &str) {
+        self.lines().remove(connection);
     }
 
     /// Takes a call back if that is what the message says.
@@ -185,7 +201,7 @@ impl QuickCalls {
                 outcome => running.call = self.tools.tasks().spawn(async move { outcome }),
             }
         }
-        Taken::Runs(HandedOver(Arc::new(Mutex::new(Some(running)))), begun)
+        Taken::Runs(HandedOver::new(running), begun)
     }
 
     fn line_of(&self, connection: &str) -> Option<Arc<Line>> {
@@ -228,8 +244,8 @@ fn answer(id: RequestId, reply: Reply, era: Era) -> ServerJsonRpcMessage {
 }
 
 /// Whether a call carries the answer to a question.
-fn is_a_further_round(call: &PlainCall) -> bool {
-    call.params.request_state.is_some() || call.params.input_responses.is_some()
+fn is_a_further_round(params: &CallToolRequestParams) -> bool {
+    params.request_state.is_some() || params.input_responses.is_some()
 }
 
 /// Whether a tool's arguments are to be in headers too (SEP-2243).
@@ -246,6 +262,14 @@ fn is_annotated(schema: &serde_json::Value) -> bool {
 }
 
 impl Line {
+    /// Whether requests with this access may be on the connection, as where they are let in.
+    fn is_open_to(&self, access: &Access) -> bool {
+        match access {
+            Access::Shared(principal) => self.principal == *principal,
+            Access::Session(session, _) => self.session.id() == session.id(),
+        }
+    }
+
     fn who(&self) -> Who {
         Who {
             principal: self.principal.clone(),
@@ -282,19 +306,44 @@ impl Drop for Begun {
     }
 }
 
+impl Waiting<'_> {
+    async fn at_once(&mut self) -> Option<Finished> {
+        at_once(&mut self.of.as_mut()?.0).await
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if let Some((Running { call, .. }, begun)) = self.of.take() {
+            self.tasks.spawn(async move {
+                let _ = call.await;
+                drop(begun);
+            });
+        }
+    }
+}
+
 impl HandedOver {
+    fn new(running: Running) -> Self {
+        Self(Arc::new(Held(Mutex::new(Some(running)))))
+    }
+
     /// The call, for whoever looks after it from here on.
     pub(super) fn take(&self) -> Option<Running> {
+        self.0.take()
+    }
+}
+
+impl Held {
+    fn take(&self) -> Option<Running> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
-impl Drop for HandedOver {
+impl Drop for Held {
     /// Where nobody took it over, its client is gone.
     fn drop(&mut self) {
-        if Arc::strong_count(&self.0) == 1
-            && let Some(running) = self.take()
-        {
+        if let Some(running) = self.take() {
             running.cancelled.cancel();
         }
     }

@@ -97,7 +97,9 @@ impl Connections {
     async fn put_idle_to_sleep(&self) {
         let handles: Vec<_> = {
             let mut open = self.inner.sessions.write().await;
-            self.awake.take_sleepers(ASLEEP_AFTER).iter().filter_map(|id| open.remove(id)).collect()
+            let sleepers = self.awake.take_sleepers(ASLEEP_AFTER);
+            sleepers.iter().for_each(|id| self.quick.close(id));
+            sleepers.iter().filter_map(|id| open.remove(id)).collect()
         };
         for handle in handles {
             if let Err(error) = handle.close().await {
@@ -148,6 +150,7 @@ impl SessionManager for Connections {
         if self.awake.is_end_of_sleeper(id) {
             return Ok(());
         }
+        self.quick.close(id);
         self.awake.ended(id);
         self.inner.close_session(id).await
     }

@@ -1,12 +1,12 @@
 //! Tool calls over HTTP that are answered at once, and those that cannot be: whichever way a call goes, its client and the
 //! log see the same.
 
-use std::{cell::Cell, time::Duration};
+use std::time::Duration;
 
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::support::{FixtureCatalog, TestBroker, by_hand::ByHand};
+use crate::support::{FixtureCatalog, TestBroker, broker::eventually, by_hand::ByHand};
 
 /// Takes one way or the other: what is no plain JSON is left to rmcp.
 const JSON: &str = "application/json";
@@ -39,6 +39,11 @@ async fn statuses(broker: &TestBroker, tool: &str) -> Vec<String> {
     let (_, found) = broker.rest(Method::GET, &format!("/v1/audit?kind=tool&tool={tool}"), None).await;
     let records = found["records"].as_array().unwrap();
     records.iter().map(|record| record["status"].as_str().unwrap_or("open").to_owned()).collect()
+}
+
+/// Waits until so many slow calls have a record, which is as long as it takes for one to begin.
+async fn begun(broker: &TestBroker, calls: usize) {
+    eventually("the call has begun", async || statuses(broker, "slow").await.len() == calls).await;
 }
 
 /// Posts with other headers than the client's own.
@@ -91,29 +96,55 @@ async fn a_call_can_be_taken_back_at_any_time() {
     let broker = broker().await;
     let client = ByHand::connect(&broker.url(), broker.token()).await;
     client.call("mcp-add", json!({"name": "fixture"})).await;
-    for wait in [0, 5, 15, 20, 25, 60] {
+    let take_back =
+        || client.send(json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 7}}));
+    for (taken, wait) in [0, 40, 80, 95, 100, 105, 200].into_iter().enumerate() {
         let slow = client.send(call(7, "fixture__slow", &json!({"ms": 60_000}), &json!({})));
-        let over = Cell::new(false);
-        let answered = async {
-            let answer = read(slow.await).await;
-            over.set(true);
-            answer
-        };
+        let answered = tokio::time::timeout(Duration::from_secs(30), async { read(slow.await).await });
         let taken_back = async {
+            begun(&broker, taken + 1).await;
             tokio::time::sleep(Duration::from_millis(wait)).await;
-            // The first may come before the call.
-            while !over.get() {
-                let params = json!({"requestId": 7});
-                client.send(json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params})).await;
-            }
+            take_back().await;
         };
-        let ((kind, messages), ()) = tokio::join!(answered, taken_back);
+        let (answered, ()) = tokio::join!(answered, taken_back);
+        let (kind, messages) = answered.unwrap_or_else(|_| panic!("taken back after {wait} ms, and it goes on"));
         assert_eq!(kind, "text/event-stream");
         assert!(messages.iter().all(|message| message.get("result").is_none()), "after {wait} ms: {messages:?}");
     }
-    assert_eq!(statuses(&broker, "slow").await, ["cancelled"; 6]);
+    assert_eq!(statuses(&broker, "slow").await, ["cancelled"; 7]);
+
+    // Who has hung up can do so too.
+    let slow = call(7, "fixture__slow", &json!({"ms": 60_000}), &json!({}));
+    tokio::select! {
+        answered = client.send(slow) => panic!("{answered:?}"),
+        () = begun(&broker, 8) => {}
+    }
+    take_back().await;
+    eventually("the call is over", async || statuses(&broker, "slow").await == ["cancelled"; 8]).await;
     let hello = call(8, "fixture__echo", &json!({"text": "hello"}), &json!({}));
     assert_eq!(read(client.send(hello).await).await.0, JSON);
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_connection_that_was_closed_answers_nobody() {
+    let broker = broker().await;
+    let (_, session) = broker.rest(Method::POST, "/v1/sessions", Some(json!({"servers": {"fixture": {}}}))).await;
+    let url = session["mcp_url"].as_str().unwrap();
+    let client = ByHand::connect(url, broker.token()).await;
+    let slow = client.send(call(2, "fixture__slow", &json!({"ms": 60_000}), &json!({})));
+    let closed = async {
+        begun(&broker, 1).await;
+        let delete = reqwest::Client::new().delete(url).bearer_auth(broker.token());
+        assert!(delete.header("mcp-session-id", &client.connection).send().await.unwrap().status().is_success());
+        let hello = client.send(call(3, "fixture__echo", &json!({"text": "hello"}), &json!({}))).await;
+        assert_eq!(hello.status(), StatusCode::NOT_FOUND);
+    };
+    tokio::select! {
+        () = closed => {}
+        _ = async { slow.await; std::future::pending::<()>().await } => {}
+    }
+    assert!(statuses(&broker, "echo").await.is_empty());
     broker.stop().await;
 }
 
@@ -156,11 +187,10 @@ async fn a_call_of_the_newer_era_goes_either_way_with_one_answer() {
     // Who hangs up takes the call back.
     let slow = call(5, "fixture__slow", &json!({"ms": 60_000}), &meta);
     let heads = headers("fixture__slow");
-    let hung_up = tokio::time::timeout(Duration::from_millis(10), post(&client, JSON, &heads, &slow)).await;
-    assert!(hung_up.is_err());
-    crate::support::broker::eventually("the call is over", async || {
-        statuses(&broker, "slow").await.iter().all(|status| status == "cancelled")
-    })
-    .await;
+    tokio::select! {
+        answered = post(&client, JSON, &heads, &slow) => panic!("{answered:?}"),
+        () = begun(&broker, 1) => {}
+    }
+    eventually("the call is over", async || statuses(&broker, "slow").await == ["cancelled"]).await;
     broker.stop().await;
 }
