@@ -18,8 +18,10 @@ mod oversized;
 mod per_call;
 mod process;
 mod remote;
+mod slot;
 mod sse;
 pub mod standing;
+mod state;
 pub mod subscription;
 pub mod surface;
 mod survey;
@@ -43,8 +45,9 @@ use tokio::time::Instant;
 pub use docker::DockerError;
 pub(crate) use docker::{MountError, permitted};
 pub use install::InstallError;
-pub use instance::{Gone, Instance, Start, State};
+pub use instance::{Instance, Start};
 pub use remote::RemoteError;
+pub use state::{Gone, State};
 pub use surface::Surface;
 pub use upstream::{Asker, RequestError, Upstream};
 
@@ -65,13 +68,7 @@ use connect::Connector;
 use docker::Engine;
 use install::Installer;
 use logs::Logs;
-use tail::Tail;
-
-/// The longest a failing server is left alone.
-const BACKOFF_MAX: Duration = Duration::from_secs(60);
-
-/// An instance that ends sooner than this after it was started counts as a failed start.
-const SHORT_LIFE: Duration = Duration::from_secs(10);
+use slot::Slot;
 
 /// Learned surfaces that are kept in memory.
 const LEARNED_MAX: usize = 512;
@@ -112,16 +109,6 @@ impl Images {
     pub async fn fetch(&self, image: &str, link: &Link) -> Result<(), DockerError> {
         self.0.fetch(image, link).await
     }
-}
-
-#[derive(Default)]
-struct Slot {
-    instance: Option<(Arc<Instance>, Instant)>,
-    failures: u32,
-    retry_at: Option<Instant>,
-    problem: String,
-    /// What the last instance wrote to its standard error.
-    tail: Option<Tail>,
 }
 
 /// Every instance there is.
@@ -248,7 +235,7 @@ impl Supervisor {
         install::installer_for(registry)
     }
 
-    /// The instance of `key`, if one is running or starting.
+    /// The instance of `key`, if there is one: running, starting or about to end.
     #[must_use]
     pub fn get(&self, key: &Key) -> Option<Arc<Instance>> {
         let slots = self.slots();
@@ -256,7 +243,13 @@ impl Supervisor {
         (!matches!(instance.state(), State::Gone(_))).then(|| instance.clone())
     }
 
-    /// The instance of `key`: the one that is there, or a new one made from `start`.
+    /// The instance of `key`, if it is not about to end.
+    #[must_use]
+    pub fn lasting(&self, key: &Key) -> Option<Arc<Instance>> {
+        self.get(key).filter(|instance| !instance.is_ending())
+    }
+
+    /// The instance of `key`: the one that is there, or a new one made from `start` when the one before has ended.
     ///
     /// # Errors
     ///
@@ -268,7 +261,7 @@ impl Supervisor {
                 let slot = slots.entry(key.clone()).or_default();
                 slot.settle();
                 match &slot.instance {
-                    Some((instance, _)) if matches!(instance.state(), State::Stopping) => instance.clone(),
+                    Some((instance, _)) if instance.is_ending() => instance.clone(),
                     Some((instance, _)) => return Ok(instance.clone()),
                     None => {
                         slot.may_start(&key.server)?;
@@ -435,62 +428,9 @@ impl Supervisor {
     }
 }
 
-impl Slot {
-    /// Takes notice of an instance that has ended.
-    fn settle(&mut self) {
-        let Some((instance, started)) = &self.instance else { return };
-        let State::Gone(gone) = instance.state() else { return };
-        let failed = match &*gone {
-            Gone::Failed(_) => true,
-            Gone::Ended { .. } => started.elapsed() < SHORT_LIFE,
-            Gone::Stopped | Gone::Idle => false,
-        };
-        self.instance = None;
-        if failed {
-            self.failures += 1;
-            self.problem = gone.to_string();
-            self.retry_at = Some(Instant::now() + backoff(self.failures));
-        } else {
-            (self.failures, self.retry_at) = (0, None);
-        }
-    }
-
-    fn may_start(&self, server: &ServerName) -> Result<(), StartError> {
-        let wait = self.retry_at.map(|at| at.saturating_duration_since(Instant::now())).unwrap_or_default();
-        if wait.is_zero() {
-            return Ok(());
-        }
-        Err(StartError::BackingOff {
-            server: server.clone(),
-            failures: self.failures,
-            wait,
-            problem: self.problem.clone(),
-        })
-    }
-}
-
-/// Nothing after the first failure, then one second, doubling.
-fn backoff(failures: u32) -> Duration {
-    match failures.checked_sub(2) {
-        None => Duration::ZERO,
-        Some(doublings) => Duration::from_secs(1u64 << doublings.min(6)).min(BACKOFF_MAX),
-    }
-}
-
 /// What marks this data folder's processes.
 #[must_use]
 pub fn label_of(data_folder: &Path) -> String {
     let folder = data_folder.canonicalize().unwrap_or_else(|_| data_folder.to_owned());
     fingerprint(&folder.display().to_string(), 16)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn failing_servers_are_left_alone_for_longer_and_longer() {
-        let waits: Vec<u64> = (0..10).map(|failures| backoff(failures).as_secs()).collect();
-        assert_eq!(waits, [0, 0, 1, 2, 4, 8, 16, 32, 60, 60]);
-    }
 }

@@ -9,7 +9,6 @@
 //! server does. A call in flight when that happens fails, and learns why from [`Instance::gone`].
 
 use std::{
-    fmt,
     sync::{
         Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -28,6 +27,7 @@ use super::{
     calls::InstanceEvent,
     connect::{Attempt, ConnectError, Connected, Connector},
     launch::Launch,
+    state::{Gone, ReadyUpstream, State},
     surface::Surface,
     tail::Tail,
     upstream::{Asker, Upstream, chain},
@@ -40,63 +40,6 @@ use crate::{
 
 const EVENTS_MAX: usize = 256;
 const LAST_LINES: usize = 8;
-
-/// Where an instance is in its life.
-#[derive(Debug, Clone)]
-pub enum State {
-    Starting,
-    Ready(ReadyUpstream),
-    Stopping,
-    Gone(Arc<Gone>),
-}
-
-impl State {
-    /// The word for it in answers.
-    #[must_use]
-    pub fn word(&self) -> &'static str {
-        match self {
-            Self::Starting => "starting",
-            Self::Ready(_) => "ready",
-            Self::Stopping => "stopping",
-            Self::Gone(_) => "stopped",
-        }
-    }
-}
-
-/// The connection of an instance that is ready.
-#[derive(Clone)]
-pub struct ReadyUpstream(pub Arc<Upstream>);
-
-impl fmt::Debug for ReadyUpstream {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("ReadyUpstream")
-    }
-}
-
-/// Why an instance is no more.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Gone {
-    /// It never became ready.
-    Failed(String),
-    /// It was told to end.
-    Stopped,
-    /// Nobody used it.
-    Idle,
-    /// Its server ended by itself.
-    Ended { how: String, stderr: String },
-}
-
-impl fmt::Display for Gone {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Failed(problem) => formatter.write_str(problem),
-            Self::Stopped => formatter.write_str("it was stopped"),
-            Self::Idle => formatter.write_str("it was idle"),
-            Self::Ended { how, stderr } if stderr.is_empty() => formatter.write_str(how),
-            Self::Ended { how, stderr } => write!(formatter, "{how}; its last words were:\n{stderr}"),
-        }
-    }
-}
 
 /// What an instance is started with.
 pub struct Start {
@@ -265,6 +208,18 @@ impl Instance {
     /// Has the instance end. Returns at once; [`Self::gone`] tells when it has.
     pub fn stop(&self) {
         self.stop.cancel();
+    }
+
+    /// Whether it was told to end.
+    #[must_use]
+    pub fn was_stopped(&self) -> bool {
+        self.stop.is_cancelled()
+    }
+
+    /// Whether it has ended, or was told to and is about to.
+    #[must_use]
+    pub fn is_ending(&self) -> bool {
+        self.was_stopped() || matches!(self.state(), State::Stopping | State::Gone(_))
     }
 
     /// Waits until the instance is no more.

@@ -133,7 +133,7 @@ pub(super) async fn put_on(
     keep_secrets(context, session, given.as_ref()).await?;
     let needs = context.needs(Some(session.id()), &entry, &config, &[]);
     // One that is shared may serve others.
-    let was_running = context.supervisor.get(&key_of(session, &entry)).is_some();
+    let was_running = context.supervisor.lasting(&key_of(session, &entry)).is_some();
     let surface = if needs.is_empty() {
         context.start(session, &entry, &config, caller).await.map_err(|error| not_added(&entry, &error))?.surface()
     } else {
@@ -307,7 +307,7 @@ pub(super) async fn start(
     config: &Map<String, Value>,
 ) -> Result<Started, Failure> {
     let key = key_of(session, entry);
-    let was_running = context.supervisor.get(&key).is_some();
+    let was_running = context.supervisor.lasting(&key).is_some();
     let instance = context.start(session, entry, config, caller).await?;
     let known = match context.run_for(entry) {
         Ok(run) => {

@@ -87,7 +87,7 @@ impl Context {
         key: &Key,
         caller: &Caller,
     ) -> Result<Reached, ReachError> {
-        let instance = match self.supervisor.get(key) {
+        let instance = match self.supervisor.lasting(key) {
             Some(instance) => instance,
             None => {
                 let config = self.config_of(session, entry);

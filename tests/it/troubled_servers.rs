@@ -161,6 +161,24 @@ async fn an_idle_server_stops_and_comes_back_unnoticed() {
 }
 
 #[tokio::test]
+async fn a_call_that_comes_while_its_server_stops_is_for_the_next_one() {
+    let environment = [("FIXTURE_IGNORE_EOF", "1"), ("FIXTURE_IGNORE_TERM", "1")];
+    let broker =
+        TestBroker::with(broken("slow", &environment)).limits(|limits| limits.instance_idle_seconds = 1).start().await;
+    let client = broker.connect(Era::Legacy).await;
+    client.add("slow").await;
+    let pid = client.ok("slow__pid", json!({})).await;
+    eventually("it is about to stop", async || {
+        let listed = client.ok("mcp-list", json!({})).await.structured_content.unwrap();
+        listed["servers"][0]["state"] == "stopping"
+    })
+    .await;
+    let (again, another) = tokio::join!(client.ok("slow__pid", json!({})), client.ok("slow__pid", json!({})));
+    assert!(again.content == another.content && again.content != pid.content, "{again:?}, {another:?}");
+    broker.stop().await;
+}
+
+#[tokio::test]
 async fn many_callers_wait_for_one_start() {
     let broker =
         TestBroker::with(FixtureCatalog::new().server("slow", &[], &[("FIXTURE_START_DELAY_MS", "300")])).start().await;
