@@ -246,7 +246,7 @@ impl Supervisor {
     /// The instance of `key`, if it is not about to end.
     #[must_use]
     pub fn lasting(&self, key: &Key) -> Option<Arc<Instance>> {
-        self.get(key).filter(|instance| !instance.is_ending())
+        self.get(key).filter(|instance| !matches!(instance.state(), State::Stopping))
     }
 
     /// The instance of `key`: the one that is there, or a new one made from `start` when the one before has ended.
@@ -261,7 +261,7 @@ impl Supervisor {
                 let slot = slots.entry(key.clone()).or_default();
                 slot.settle();
                 match &slot.instance {
-                    Some((instance, _)) if instance.is_ending() => instance.clone(),
+                    Some((instance, _)) if matches!(instance.state(), State::Stopping) => instance.clone(),
                     Some((instance, _)) => return Ok(instance.clone()),
                     None => {
                         slot.may_start(&key.server)?;

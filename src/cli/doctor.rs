@@ -63,12 +63,9 @@ pub(super) async fn run(global: &Global) -> anyhow::Result<ExitCode> {
             }
             broker.close().await;
         }
-        Err(error) => {
-            let about = about(&error);
-            if about != "catalog" || catalog.is_ok() {
-                report(about, Err(format!("{error:#}")));
-            }
-        }
+        // Told above.
+        Err(error) if catalog.is_err() && matches!(error.downcast_ref(), Some(OpenError::Catalog(_))) => {}
+        Err(error) => report(about(&error), Err(format!("{error:#}"))),
     }
     Ok(if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rmcp::model::Tool;
 
 use crate::{
-    ids::Principal,
+    ids::{Principal, SessionId},
     session::Session,
     tools::{Seat, Tools},
 };
@@ -39,6 +39,15 @@ impl Access {
     pub fn principal(&self) -> &Principal {
         match self {
             Self::Shared(principal) | Self::Session(_, principal) => principal,
+        }
+    }
+
+    /// Whether requests with this access may be on a connection of `principal` in `session`.
+    #[must_use]
+    pub fn may_use(&self, session: &SessionId, principal: &Principal) -> bool {
+        match self {
+            Self::Shared(own) => own == principal,
+            Self::Session(own, _) => own.id() == session,
         }
     }
 

@@ -12,8 +12,9 @@ use std::{
 };
 
 use rmcp::model::{
-    CallToolRequestParams, ClientCapabilities, ClientJsonRpcMessage, ClientNotification, InitializeRequestParams,
-    ProtocolVersion, RequestId, RequestMetaObject, ServerJsonRpcMessage, ServerResult, Tool,
+    CallToolRequestParams, CallToolResult, ClientCapabilities, ClientJsonRpcMessage, ClientNotification,
+    InitializeRequestParams, ProtocolVersion, RequestId, RequestMetaObject, ResultType, ServerJsonRpcMessage,
+    ServerResult, Tool,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -122,7 +123,10 @@ impl QuickCalls {
     /// Begins a call on a connection. Not one that `access` may not make, that is for a connection which is asleep or
     /// closed, or that has anything of the newer era in it.
     pub async fn on_connection(&self, access: &Access, connection: &str, call: PlainCall) -> Option<Taken> {
-        let line = self.line_of(connection).filter(|line| line.is_open_to(access))?;
+        let line = self.line_of(connection)?;
+        if !access.may_use(line.session.id(), &line.principal) {
+            return None;
+        }
         let PlainCall { id, mut params } = call;
         let meta = params.meta.take().unwrap_or_default();
         if is_a_further_round(&params) || meta.keys().any(|key| key.starts_with(OWN)) {
@@ -195,8 +199,8 @@ impl QuickCalls {
     ) -> Taken {
         if let Some(finished) = finished {
             match attend::outcome(finished) {
-                Ok(reply @ Reply::CallToolResult(_)) if !running.side.is_ready() => {
-                    return Taken::Answered(Box::new(answer(id, reply, era)));
+                Ok(Reply::CallToolResult(result)) if !running.side.is_ready() => {
+                    return Taken::Answered(Box::new(answer(id, result, era)));
                 }
                 outcome => running.call = self.tools.tasks().spawn(async move { outcome }),
             }
@@ -231,16 +235,9 @@ async fn at_once(running: &mut Running) -> Option<Finished> {
     }
 }
 
-fn answer(id: RequestId, reply: Reply, era: Era) -> ServerJsonRpcMessage {
-    match attend::shaped(reply, era) {
-        Reply::CallToolResult(mut result) => {
-            if era == Era::Legacy {
-                result.result_type = None;
-            }
-            ServerJsonRpcMessage::response(ServerResult::CallToolResult(result), id)
-        }
-        _ => ServerJsonRpcMessage::error(super::errors::wrong_kind(), Some(id)),
-    }
+fn answer(id: RequestId, mut result: CallToolResult, era: Era) -> ServerJsonRpcMessage {
+    result.result_type = (era == Era::Modern).then_some(ResultType::COMPLETE);
+    ServerJsonRpcMessage::response(ServerResult::CallToolResult(result), id)
 }
 
 /// Whether a call carries the answer to a question.
@@ -262,14 +259,6 @@ fn is_annotated(schema: &serde_json::Value) -> bool {
 }
 
 impl Line {
-    /// Whether requests with this access may be on the connection, as where they are let in.
-    fn is_open_to(&self, access: &Access) -> bool {
-        match access {
-            Access::Shared(principal) => self.principal == *principal,
-            Access::Session(session, _) => self.session.id() == session.id(),
-        }
-    }
-
     fn who(&self) -> Who {
         Who {
             principal: self.principal.clone(),

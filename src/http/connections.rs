@@ -87,11 +87,7 @@ impl Connections {
                 None => return Ok(Some(using)),
             },
         };
-        let may = match access {
-            Access::Shared(principal) => owner.principal == *principal,
-            Access::Session(session, _) => owner.session == *session.id(),
-        };
-        Ok(may.then_some(using))
+        Ok(access.may_use(&owner.session, &owner.principal).then_some(using))
     }
 
     async fn put_idle_to_sleep(&self) {

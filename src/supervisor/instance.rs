@@ -142,9 +142,13 @@ impl Instance {
         &self.server
     }
 
+    /// Where it is in its life. One that was told to end is stopping, though its task may not have taken notice yet.
     #[must_use]
     pub fn state(&self) -> State {
-        self.state.borrow().clone()
+        match self.state.borrow().clone() {
+            State::Starting | State::Ready(_) if self.was_stopped() => State::Stopping,
+            state => state,
+        }
     }
 
     /// What the server offers, once it has said so.
@@ -214,12 +218,6 @@ impl Instance {
     #[must_use]
     pub fn was_stopped(&self) -> bool {
         self.stop.is_cancelled()
-    }
-
-    /// Whether it has ended, or was told to and is about to.
-    #[must_use]
-    pub fn is_ending(&self) -> bool {
-        self.was_stopped() || matches!(self.state(), State::Stopping | State::Gone(_))
     }
 
     /// Waits until the instance is no more.
