@@ -13,10 +13,10 @@ use std::{
 };
 
 use rmcp::model::{
-    ClientRequest, GetExtensions as _, GetMeta as _, LoggingLevel, LoggingMessageNotificationParam, ProgressToken,
-    RequestId, ServerNotification,
+    ClientRequest, ErrorData, GetExtensions as _, GetMeta as _, LoggingLevel, LoggingMessageNotificationParam,
+    ProgressToken, RequestId, ServerJsonRpcMessage, ServerNotification, ServerResult,
 };
-use tokio::sync::{Notify, broadcast};
+use tokio::sync::{Notify, broadcast, oneshot};
 
 use crate::caller::{Caller, Era, Link, Report};
 
@@ -142,6 +142,8 @@ struct Table {
     tokens: HashMap<ProgressToken, RequestId>,
     /// Ids in the order in which they were sent; the last one is the likeliest to have caused something unattributed.
     order: Vec<RequestId>,
+    /// Who waits for the answers to requests that rmcp does not know of.
+    waiting: HashMap<RequestId, oneshot::Sender<Result<ServerResult, ErrorData>>>,
 }
 
 /// The calls in flight on one connection.
@@ -162,11 +164,12 @@ impl Calls {
 
     /// Notes a request before its bytes go out, so that nothing can arrive for it unknown.
     pub(crate) fn sent(&self, request: &ClientRequest, id: &RequestId) {
-        let call = InFlight {
-            expected: Expected::of(request),
-            token: request.get_meta().get_progress_token(),
-            behalf: request.extensions().get::<OnBehalfOf>().cloned(),
-        };
+        self.note(request, id, request.extensions().get::<OnBehalfOf>().cloned());
+    }
+
+    fn note(&self, request: &ClientRequest, id: &RequestId, behalf: Option<OnBehalfOf>) {
+        let (expected, token) = (Expected::of(request), request.get_meta().get_progress_token());
+        let call = InFlight { expected, token, behalf };
         let mut table = self.table();
         if let Some(token) = &call.token {
             table.tokens.insert(token.clone(), id.clone());
@@ -177,9 +180,60 @@ impl Calls {
         table.calls.insert(id.clone(), call);
     }
 
+    /// Notes a request that rmcp is not to know of.
+    pub(crate) fn sent_past_rmcp(
+        self: &Arc<Self>,
+        request: &ClientRequest,
+        id: RequestId,
+        behalf: OnBehalfOf,
+    ) -> Waiting {
+        let (sender, answer) = oneshot::channel();
+        self.note(request, &id, Some(behalf));
+        self.table().waiting.insert(id.clone(), sender);
+        Waiting { calls: self.clone(), id, answer }
+    }
+
+    /// Whether somebody other than rmcp waits for this answer.
+    pub(crate) fn is_awaited(&self, id: &RequestId) -> bool {
+        self.table().waiting.contains_key(id)
+    }
+
+    /// Takes a message off the wire, once it is decoded. Gives back those that rmcp has to see.
+    pub(crate) fn arrived(&self, message: ServerJsonRpcMessage) -> Option<ServerJsonRpcMessage> {
+        match message {
+            ServerJsonRpcMessage::Notification(mut notification) => {
+                notification.notification = self.notified(notification.notification)?;
+                Some(ServerJsonRpcMessage::Notification(notification))
+            }
+            ServerJsonRpcMessage::Response(response) => match self.waiting(Some(&response.id)) {
+                Some(waiting) => {
+                    let _ = waiting.send(Ok(response.result));
+                    None
+                }
+                None => Some(ServerJsonRpcMessage::Response(response)),
+            },
+            ServerJsonRpcMessage::Error(error) => match self.waiting(error.id.as_ref()) {
+                Some(waiting) => {
+                    let _ = waiting.send(Err(error.error));
+                    None
+                }
+                None => Some(ServerJsonRpcMessage::Error(error)),
+            },
+            request @ ServerJsonRpcMessage::Request(_) => Some(request),
+        }
+    }
+
+    fn waiting(&self, id: Option<&RequestId>) -> Option<oneshot::Sender<Result<ServerResult, ErrorData>>> {
+        let id = id?;
+        let mut table = self.table();
+        table.waiting.remove(id).or_else(|| table.waiting.remove(&as_number(id)?))
+    }
+
     /// Forgets a request that was answered or taken back; says what it was waiting for.
     pub(crate) fn finished(&self, id: &RequestId) -> Option<Expected> {
         let mut table = self.table();
+        let number = if table.calls.contains_key(id) { None } else { as_number(id) };
+        let id = number.as_ref().unwrap_or(id);
         let call = table.calls.remove(id)?;
         if let Some(token) = &call.token {
             table.tokens.remove(token);
@@ -205,8 +259,7 @@ impl Calls {
         }
     }
 
-    /// Takes a notification off the wire. Gives back those that rmcp has to see.
-    pub(crate) fn notified(&self, notification: ServerNotification) -> Option<ServerNotification> {
+    fn notified(&self, notification: ServerNotification) -> Option<ServerNotification> {
         match notification {
             ServerNotification::ProgressNotification(progress) => {
                 self.progressed(progress.params);
@@ -256,6 +309,44 @@ impl Calls {
 
     fn table(&self) -> std::sync::MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The number that a server has made a string of: some do with all ids.
+fn as_number(id: &RequestId) -> Option<RequestId> {
+    match id {
+        RequestId::String(text) => text.parse().ok().map(RequestId::Number),
+        RequestId::Number(_) => None,
+    }
+}
+
+/// Whether a server may mean the request `id` by `given`.
+pub(crate) fn is_same(given: &RequestId, id: &RequestId) -> bool {
+    given == id || as_number(given).as_ref() == Some(id)
+}
+
+/// A request that rmcp does not know of. It is forgotten when this is dropped.
+pub(crate) struct Waiting {
+    calls: Arc<Calls>,
+    id: RequestId,
+    answer: oneshot::Receiver<Result<ServerResult, ErrorData>>,
+}
+
+impl Waiting {
+    pub(crate) fn id(&self) -> &RequestId {
+        &self.id
+    }
+
+    /// Its answer; nothing if there can be none any more.
+    pub(crate) async fn answer(&mut self) -> Option<Result<ServerResult, ErrorData>> {
+        (&mut self.answer).await.ok()
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.calls.waiting(Some(&self.id));
+        self.calls.finished(&self.id);
     }
 }
 

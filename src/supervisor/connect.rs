@@ -20,7 +20,9 @@ use tokio_util::{either::Either, sync::CancellationToken};
 use super::{
     backing::{Backing, Streams},
     calls::Calls,
+    direct::Direct,
     docker::{DockerError, Engine, Owner},
+    door::Door,
     install::{InstallError, Installer},
     launch::{ContainerLaunch, Launch, PerCallLaunch, ProcessLaunch, Program, RemoteLaunch},
     logs::Logs,
@@ -210,7 +212,8 @@ impl Connector {
                 Some(era) => era,
                 None => probe(&mut wire).await?,
             };
-            self.handshake(attempt, wire, era, calls, closed).await.map_err(Probed::Failed)
+            let direct = Direct::over_streams(wire.outgoing(), calls.clone());
+            self.handshake(attempt, wire, era, (calls, closed), Some(direct)).await.map_err(Probed::Failed)
         };
         let outcome = tokio::time::timeout(limit, handshake).await;
         let problem = match outcome {
@@ -271,11 +274,16 @@ impl Connector {
         let (calls, closed) = (Calls::new(), CancellationToken::new());
         let server: Arc<str> = attempt.server.as_str().into();
         let headers = remote::headers(launch)?;
-        let transport =
-            remote::streamable(self.http.clone(), launch, headers, server.clone(), self.limits.message_bytes_max);
-        let tap = Tap::new(transport, calls.clone(), closed.clone(), server);
-        let upstream =
-            self.handshake(attempt, tap, era, calls, closed).await.map_err(|error| at(error, &launch.url))?;
+        let bytes_max = self.limits.message_bytes_max;
+        let (door, aside) =
+            Door::new(self.http.clone(), launch.url.as_str().into(), server.clone(), calls.clone(), bytes_max);
+        let transport = remote::streamable(self.http.clone(), headers, door.clone(), bytes_max);
+        let tap = Tap::new(transport, calls.clone(), closed.clone(), server, (door.clone(), aside));
+        let direct = Direct::over_http(door, calls.clone(), self.tasks.clone());
+        let upstream = self
+            .handshake(attempt, tap, era, (calls, closed), Some(direct))
+            .await
+            .map_err(|error| at(error, &launch.url))?;
         Ok(Connected { upstream: Arc::new(upstream), backing: None })
     }
 
@@ -294,7 +302,7 @@ impl Connector {
         let connecting = async {
             let transport = SseTransport::connect(self.http.clone(), launch, surroundings, &self.tasks).await;
             let transport = transport.map_err(|error| unauthorized(error, &launch.url))?;
-            self.handshake(attempt, transport, Era::Legacy, calls, closed.clone()).await
+            self.handshake(attempt, transport, Era::Legacy, (calls, closed.clone()), None).await
         };
         match tokio::time::timeout(limit, connecting).await {
             Ok(Ok(upstream)) => Ok(Connected { upstream: Arc::new(upstream), backing: None }),
@@ -314,8 +322,8 @@ impl Connector {
         attempt: &Attempt<'_>,
         transport: T,
         era: Era,
-        calls: Arc<Calls>,
-        closed: CancellationToken,
+        (calls, closed): (Arc<Calls>, CancellationToken),
+        direct: Option<Direct>,
     ) -> Result<Upstream, ConnectError> {
         let handler = Handler {
             capabilities: mirrored(attempt.capabilities),
@@ -329,7 +337,7 @@ impl Connector {
         };
         let service: RunningService<RoleClient, Handler> =
             handler.serve_with_lifecycle(transport, lifecycle).await.map_err(|error| handshake_error(&error))?;
-        Upstream::new(service, era, calls, closed, self.limits.clone()).map_err(|error: RequestError| {
+        Upstream::new(service, era, (calls, closed), direct, self.limits.clone()).map_err(|error: RequestError| {
             ConnectError::Handshake { problem: error.to_string(), stderr: String::new() }
         })
     }

@@ -20,13 +20,17 @@ use rmcp::{
 };
 use sse_stream::Sse;
 
-use super::{decode, launch::RemoteLaunch};
+use super::{
+    decode,
+    door::{Door, Way},
+    launch::RemoteLaunch,
+};
 
 const CONNECT_MAX: Duration = Duration::from_secs(15);
 const REDIRECTS_MAX: usize = 5;
 
-/// Requests one connection may have under way; rmcp's default is 16.
-const CONCURRENT_MAX: usize = 256;
+/// Requests that may wait for the head of their response, tool calls and rmcp's own, each; rmcp's default is 16.
+pub(super) const CONCURRENT_MAX: usize = 256;
 
 /// The HTTP client cannot be used for this server.
 #[derive(Debug, thiserror::Error)]
@@ -75,25 +79,24 @@ pub(crate) fn headers(launch: &RemoteLaunch) -> Result<HashMap<HeaderName, Heade
     Ok(headers)
 }
 
-/// A streamable HTTP transport to the server.
+/// A streamable HTTP transport to the server. What it learns of the way there is told to `door`.
 pub(crate) fn streamable(
     client: reqwest::Client,
-    launch: &RemoteLaunch,
     headers: HashMap<HeaderName, HeaderValue>,
-    server: Arc<str>,
+    door: Arc<Door>,
     message_bytes_max: usize,
 ) -> impl Transport<RoleClient> + 'static {
-    let mut config = StreamableHttpClientTransportConfig::with_uri(launch.url.as_str()).custom_headers(headers);
+    let mut config = StreamableHttpClientTransportConfig::with_uri(door.url().clone()).custom_headers(headers);
     config.max_sse_event_size = message_bytes_max;
     config.max_concurrent_requests = CONCURRENT_MAX;
-    StreamableHttpClientTransport::with_client(RepairingHttp { inner: client, server }, config)
+    StreamableHttpClientTransport::with_client(RepairingHttp { inner: client, door }, config)
 }
 
 /// The shared client, with bad tools taken out of lists before rmcp reads them.
 #[derive(Clone)]
 struct RepairingHttp {
     inner: reqwest::Client,
-    server: Arc<str>,
+    door: Arc<Door>,
 }
 
 type Events = BoxStream<'static, Result<Sse, SseError>>;
@@ -101,11 +104,12 @@ type Failure = StreamableHttpError<reqwest::Error>;
 
 impl RepairingHttp {
     fn repaired(&self, events: Events) -> Events {
-        let server = self.server.clone();
+        let door = self.door.clone();
         events
             .map(move |event| {
                 event.map(|mut event| {
-                    if let Some(text) = event.data.as_deref().and_then(|text| decode::repair_tools(text, &server)) {
+                    if let Some(text) = event.data.as_deref().and_then(|text| decode::repair_tools(text, door.server()))
+                    {
                         event.data = Some(text);
                     }
                     event
@@ -138,11 +142,13 @@ impl StreamableHttpClient for RepairingHttp {
         headers: HashMap<HeaderName, HeaderValue>,
         event_bytes_max: usize,
     ) -> Result<StreamableHttpPostResponse, Failure> {
+        let way = Way::of(&message, session.as_ref(), &headers);
         let response = self
             .inner
             .post_message_with_max_sse_event_size(uri, message, session, token, headers, event_bytes_max)
-            .await?;
-        Ok(match response {
+            .await;
+        self.door.posted(way, &response);
+        Ok(match response? {
             StreamableHttpPostResponse::Sse(events, session) => {
                 StreamableHttpPostResponse::Sse(self.repaired(events), session)
             }

@@ -115,15 +115,7 @@ impl SseTransport {
 
     fn take(&mut self, text: &str) {
         match decode::decode(text.as_bytes(), &self.calls, &self.server) {
-            Decoded::Message(message) => match *message {
-                ServerJsonRpcMessage::Notification(mut notification) => {
-                    if let Some(kept) = self.calls.notified(notification.notification) {
-                        notification.notification = kept;
-                        self.ready.push_back(ServerJsonRpcMessage::Notification(notification));
-                    }
-                }
-                message => self.ready.push_back(message),
-            },
+            Decoded::Message(message) => self.ready.extend(self.calls.arrived(*message)),
             Decoded::BadRequest(_, error) => self.tail.line(&format!("a bad request: {}", error.message)),
             Decoded::Noise(what) => self.tail.line(&what),
         }

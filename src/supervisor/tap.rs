@@ -18,7 +18,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     calls::{Calls, Expected},
-    decode, wire,
+    decode,
+    door::{Asides, Door},
+    wire,
 };
 
 pub(crate) struct Tap<T> {
@@ -26,34 +28,43 @@ pub(crate) struct Tap<T> {
     calls: Arc<Calls>,
     closed: CancellationToken,
     server: Arc<str>,
+    door: Arc<Door>,
+    /// What arrived past rmcp's transport, and is for rmcp.
+    aside: Asides,
 }
 
 impl<T> Tap<T> {
-    pub(crate) fn new(inner: T, calls: Arc<Calls>, closed: CancellationToken, server: Arc<str>) -> Self {
-        Self { inner, calls, closed, server }
+    pub(crate) fn new(
+        inner: T,
+        calls: Arc<Calls>,
+        closed: CancellationToken,
+        server: Arc<str>,
+        (door, aside): (Arc<Door>, Asides),
+    ) -> Self {
+        Self { inner, calls, closed, server, door, aside }
     }
 
     /// A message as rmcp is to see it, or nothing if it need not.
     fn passed(&self, message: ServerJsonRpcMessage) -> Option<ServerJsonRpcMessage> {
-        match message {
-            ServerJsonRpcMessage::Notification(mut notification) => {
-                notification.notification = self.calls.notified(notification.notification)?;
-                Some(ServerJsonRpcMessage::Notification(notification))
-            }
+        let message = match message {
             ServerJsonRpcMessage::Response(mut response) => {
                 if let Some(expected) = self.calls.finished(&response.id) {
                     response.result = self.repaired(expected, response.result);
                 }
-                Some(ServerJsonRpcMessage::Response(response))
+                if let ServerResult::ListToolsResult(list) = &response.result {
+                    self.door.note_headers(&list.tools);
+                }
+                ServerJsonRpcMessage::Response(response)
             }
             ServerJsonRpcMessage::Error(error) => {
                 if let Some(id) = &error.id {
                     self.calls.finished(id);
                 }
-                Some(ServerJsonRpcMessage::Error(error))
+                ServerJsonRpcMessage::Error(error)
             }
-            request => Some(request),
-        }
+            other => other,
+        };
+        self.calls.arrived(message)
     }
 
     fn repaired(&self, expected: Expected, result: ServerResult) -> ServerResult {
@@ -90,7 +101,11 @@ impl<T: Transport<RoleClient>> Transport<RoleClient> for Tap<T> {
 
     async fn receive(&mut self) -> Option<ServerJsonRpcMessage> {
         loop {
-            let Some(message) = self.inner.receive().await else {
+            let message = tokio::select! {
+                message = self.inner.receive() => message,
+                Some(message) = self.aside.recv() => return Some(message),
+            };
+            let Some(message) = message else {
                 self.closed.cancel();
                 return None;
             };

@@ -22,8 +22,7 @@ use rmcp::{
         SetLevelRequestParams, SubscribeRequest, SubscribeRequestParams, SubscriptionFilter,
     },
     service::{
-        InboundStreamOrigin, NotificationContext, PeerRequestOptions, RequestContext, RequestHandle, RunningService,
-        ServiceError,
+        InboundStreamOrigin, NotificationContext, PeerRequestOptions, RequestContext, RunningService, ServiceError,
     },
 };
 use serde_json::Value;
@@ -32,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     calls::{Activity, Attribution, Calls, InstanceEvent, OnBehalfOf},
+    direct::{Direct, Unanswered, Underway},
     subscription::ResourceSubscription,
     surface::Surface,
 };
@@ -59,6 +59,10 @@ pub enum RequestError {
     Protocol(ErrorData),
     #[error("the connection to the server ended during the call")]
     Closed,
+    #[error("the server ended the call's stream before the answer was on it")]
+    BrokenOff,
+    #[error("a message on the call's stream is longer than {0} bytes")]
+    MessageTooLong(usize),
     #[error("the server neither answered nor reported progress for {} s", .0.as_secs())]
     Silent(Duration),
     #[error("the call took longer than {} s", .0.as_secs())]
@@ -81,6 +85,8 @@ pub struct Upstream {
     info: ServerPeerInfo,
     calls: Arc<Calls>,
     closed: CancellationToken,
+    /// Where calls need not go through rmcp's client.
+    direct: Option<Direct>,
     log_level: Mutex<Option<LoggingLevel>>,
     limits: Arc<Limits>,
 }
@@ -89,8 +95,8 @@ impl Upstream {
     pub(crate) fn new(
         service: RunningService<RoleClient, Handler>,
         era: Era,
-        calls: Arc<Calls>,
-        closed: CancellationToken,
+        (calls, closed): (Arc<Calls>, CancellationToken),
+        direct: Option<Direct>,
         limits: Arc<Limits>,
     ) -> Result<Self, RequestError> {
         let peer = service.peer().clone();
@@ -102,6 +108,7 @@ impl Upstream {
             era,
             calls,
             closed,
+            direct,
             log_level: Mutex::new(None),
             limits,
         })
@@ -155,7 +162,7 @@ impl Upstream {
     pub async fn request(&self, mut request: ClientRequest, caller: &Caller) -> Result<ServerResult, RequestError> {
         self.raise_log_level(caller).await;
         for _round in 0..ROUNDS_MAX {
-            let result = self.request_once(request.clone(), caller).await?;
+            let result = self.request_once(&request, caller).await?;
             let ServerResult::InputRequiredResult(wanted) = result else {
                 return Ok(result);
             };
@@ -183,11 +190,7 @@ impl Upstream {
         })
     }
 
-    async fn request_once(&self, mut request: ClientRequest, caller: &Caller) -> Result<ServerResult, RequestError> {
-        let behalf = OnBehalfOf::caller(caller);
-        let activity = behalf.activity.clone();
-        request.extensions_mut().insert(behalf);
-        let mut options = PeerRequestOptions::no_options();
+    async fn request_once(&self, request: &ClientRequest, caller: &Caller) -> Result<ServerResult, RequestError> {
         let mut meta = caller.request_meta();
         if self.era == Era::Modern {
             meta.set_client_capabilities(mirrored(&caller.capabilities));
@@ -195,44 +198,80 @@ impl Upstream {
                 meta.set_log_level(level);
             }
         }
+        let behalf = OnBehalfOf::caller(caller);
+        let activity = behalf.activity.clone();
+        if self.closed.is_cancelled() {
+            return Err(RequestError::Closed);
+        }
+        let direct = self.direct.as_ref();
+        if let Some(underway) = direct.and_then(|direct| direct.begin(request, behalf.clone(), self.era, &meta)) {
+            match self.past_rmcp(underway, caller, &activity).await {
+                Ok(result) => return Ok(result),
+                Err(Unanswered::Failed(error)) => return Err(error),
+                Err(Unanswered::NotRun) => {}
+            }
+        }
+        let mut request = request.clone();
+        request.extensions_mut().insert(behalf);
+        let mut options = PeerRequestOptions::no_options();
         options.meta = Some(meta);
-        let handle = self.peer.send_request_with_option(request, options).await.map_err(sending)?;
-        self.await_answer(handle, caller, &activity).await
+        let mut handle = self.peer.send_request_with_option(request, options).await.map_err(sending)?;
+        match self.in_bounds(&mut handle.rx, caller, &activity).await {
+            Ok(Ok(answer)) => answer.map_err(service_error),
+            Ok(Err(_)) | Err(RequestError::Closed) => Err(RequestError::Closed),
+            Err(failure) => {
+                let _ = handle.cancel(Some(failure.to_string())).await;
+                Err(failure)
+            }
+        }
     }
 
-    async fn await_answer(
+    async fn past_rmcp(
         &self,
-        mut handle: RequestHandle<RoleClient>,
+        mut underway: Underway,
         caller: &Caller,
         activity: &Activity,
-    ) -> Result<ServerResult, RequestError> {
+    ) -> Result<ServerResult, Unanswered> {
+        match self.in_bounds(underway.answer(), caller, activity).await {
+            Ok(answer) => {
+                underway.over();
+                answer
+            }
+            Err(RequestError::Closed) => Err(RequestError::Closed.into()),
+            Err(failure) => {
+                underway.take_back(&self.peer, failure.to_string()).await;
+                Err(failure.into())
+            }
+        }
+    }
+
+    /// Waits for an answer as long as it may take, and says why not longer.
+    async fn in_bounds<A>(
+        &self,
+        answer: impl Future<Output = A>,
+        caller: &Caller,
+        activity: &Activity,
+    ) -> Result<A, RequestError> {
+        let mut answer = std::pin::pin!(answer);
         let (silent_max, total_max) = (self.limits.call(), self.limits.call_total());
         let mut silent = std::pin::pin!(tokio::time::sleep(silent_max));
         let mut total = std::pin::pin!(tokio::time::sleep(total_max));
-        let failure = loop {
+        loop {
             tokio::select! {
                 biased;
-                answer = &mut handle.rx => {
-                    return match answer {
-                        Ok(Ok(result)) => Ok(result),
-                        Ok(Err(error)) => Err(service_error(error)),
-                        Err(_) => Err(RequestError::Closed),
-                    };
-                }
+                answer = &mut answer => return Ok(answer),
                 () = self.closed.cancelled() => return Err(RequestError::Closed),
-                () = caller.cancelled.cancelled() => break RequestError::Cancelled,
+                () = caller.cancelled.cancelled() => return Err(RequestError::Cancelled),
                 () = activity.next() => silent.as_mut().reset(Instant::now() + silent_max),
                 () = &mut silent => {
                     if !activity.is_asking() {
-                        break RequestError::Silent(silent_max);
+                        return Err(RequestError::Silent(silent_max));
                     }
                     silent.as_mut().reset(Instant::now() + silent_max);
                 }
-                () = &mut total => break RequestError::TooLong(total_max),
+                () = &mut total => return Err(RequestError::TooLong(total_max)),
             }
-        };
-        let _ = handle.cancel(Some(failure.to_string())).await;
-        Err(failure)
+        }
     }
 
     async fn ask_all(

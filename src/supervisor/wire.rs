@@ -31,11 +31,12 @@ const READ_BYTES: usize = 64 << 10;
 const WRITES_MAX: usize = 1024;
 
 type Written = oneshot::Sender<io::Result<()>>;
+type Writes = mpsc::Sender<(Vec<u8>, Written)>;
 
 /// One connection to a server's standard input and output, or the like.
 pub(crate) struct Wire<R> {
     reader: BufReader<R>,
-    writes: mpsc::Sender<(Vec<u8>, Written)>,
+    writes: Writes,
     calls: Arc<Calls>,
     tail: Tail,
     /// Cancelled when the other side has closed.
@@ -81,17 +82,13 @@ impl<R: AsyncRead + Send + Unpin> Wire<R> {
     /// Writes one message; the future completes when it has been written.
     ///
     /// It is queued before this returns, so that the order of sending is the order of writing.
-    pub(crate) fn write_line(&self, mut line: Vec<u8>) -> impl Future<Output = io::Result<()>> + Send + 'static {
-        line.push(b'\n');
-        let (written, outcome) = oneshot::channel();
-        let queued = self.writes.try_send((line, written)).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => io::Error::other("the server does not read its input"),
-            mpsc::error::TrySendError::Closed(_) => gone(),
-        });
-        async move {
-            queued?;
-            outcome.await.map_err(|_| gone())?
-        }
+    pub(crate) fn write_line(&self, line: Vec<u8>) -> impl Future<Output = io::Result<()>> + Send + use<R> {
+        queue(Some(&self.writes), line)
+    }
+
+    /// A way to write lines past rmcp. It does not keep the stream open.
+    pub(crate) fn outgoing(&self) -> Outgoing {
+        Outgoing(self.writes.downgrade())
     }
 
     /// Reads one line, without its end. `None` at the end of the stream.
@@ -168,15 +165,7 @@ impl<R: AsyncRead + Send + Unpin> Wire<R> {
 
     fn decoded(&mut self, decoded: Decoded) {
         match decoded {
-            Decoded::Message(message) => match *message {
-                ServerJsonRpcMessage::Notification(mut notification) => {
-                    if let Some(kept) = self.calls.notified(notification.notification) {
-                        notification.notification = kept;
-                        self.ready.push_back(ServerJsonRpcMessage::Notification(notification));
-                    }
-                }
-                message => self.ready.push_back(message),
-            },
+            Decoded::Message(message) => self.ready.extend(self.calls.arrived(*message)),
             Decoded::BadRequest(id, error) => self.refuse(id, error),
             Decoded::Noise(what) => self.tail.line(&format!("stdout: {what}")),
         }
@@ -186,6 +175,31 @@ impl<R: AsyncRead + Send + Unpin> Wire<R> {
         if let Ok(bytes) = serde_json::to_vec(&ClientJsonRpcMessage::error(error, Some(id))) {
             drop(self.write_line(bytes));
         }
+    }
+}
+
+/// Writes lines for as long as their wire is open.
+pub(crate) struct Outgoing(mpsc::WeakSender<(Vec<u8>, Written)>);
+
+impl Outgoing {
+    /// As [`Wire::write_line`].
+    pub(crate) fn write_line(&self, line: Vec<u8>) -> impl Future<Output = io::Result<()>> + Send + use<> {
+        queue(self.0.upgrade().as_ref(), line)
+    }
+}
+
+fn queue(writes: Option<&Writes>, mut line: Vec<u8>) -> impl Future<Output = io::Result<()>> + Send + use<> {
+    line.push(b'\n');
+    let (written, outcome) = oneshot::channel();
+    let queued = writes.ok_or_else(gone).and_then(|writes| {
+        writes.try_send((line, written)).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => io::Error::other("the server does not read its input"),
+            mpsc::error::TrySendError::Closed(_) => gone(),
+        })
+    });
+    async move {
+        queued?;
+        outcome.await.map_err(|_| gone())?
     }
 }
 

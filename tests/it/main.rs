@@ -12,6 +12,7 @@ mod support;
 
 mod answers;
 mod audit;
+mod awkward_http;
 mod chaos;
 mod clients;
 mod code_mode;

@@ -69,6 +69,9 @@ async fn remote_servers_of_every_kind_are_added_and_used() {
             let slow = client.call(&format!("{server}__slow"), json!({"ms": 100, "steps": 5})).await;
             assert!(slow.is_ok(), "{era:?} {server}: {slow}");
         }
+        assert!(client.server_tools().await.contains(&"new__test_x_mcp_header".to_owned()));
+        let mirrored = client.call("new__test_x_mcp_header", json!({"region": "north"})).await;
+        assert!(mirrored.to_string().contains("north"), "{era:?}: {mirrored}");
         client.close().await;
     }
     broker.stop().await;
