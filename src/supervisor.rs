@@ -19,6 +19,7 @@ pub mod orphans;
 mod oversized;
 mod per_call;
 mod process;
+mod questions;
 mod remote;
 mod slot;
 mod sse;
@@ -48,10 +49,11 @@ pub use docker::DockerError;
 pub(crate) use docker::{MountError, permitted};
 pub use install::InstallError;
 pub use instance::{Instance, Start};
+pub use questions::Asker;
 pub use remote::RemoteError;
 pub use state::{Gone, State};
 pub use surface::Surface;
-pub use upstream::{Asker, RequestError, Upstream};
+pub use upstream::{RequestError, Upstream};
 
 use crate::{
     audit::Audit,

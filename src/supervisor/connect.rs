@@ -28,11 +28,12 @@ use super::{
     logs::Logs,
     per_call::Runner,
     process::{Executable, Process, SpawnError},
+    questions::{Asker, Handler},
     remote::{self, RemoteError},
     sse::{SseConnectError, SseTransport, Surroundings},
     tail::Tail,
     tap::Tap,
-    upstream::{Asker, Handler, RequestError, Upstream, chain, implementation, mirrored},
+    upstream::{RequestError, Upstream, chain, implementation, mirrored},
     wire::{Line, Wire},
 };
 use crate::{

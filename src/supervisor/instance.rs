@@ -27,10 +27,11 @@ use super::{
     calls::InstanceEvent,
     connect::{Attempt, ConnectError, Connected, Connector},
     launch::Launch,
+    questions::Asker,
     state::{Gone, ReadyUpstream, State},
     surface::Surface,
     tail::Tail,
-    upstream::{Asker, Upstream, chain},
+    upstream::{Upstream, chain},
 };
 use crate::{
     audit::{Audit, Kind, Outcome, Status, Subject},
