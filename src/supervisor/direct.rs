@@ -98,20 +98,17 @@ impl Direct {
         all.set_progress_token(ProgressToken(id.clone()));
         let waiting = self.calls.sent_past_rmcp(&request, id.clone(), behalf);
         let message = ClientJsonRpcMessage::request(request, id.clone());
-        let sending: Sending = match (&self.to, way) {
-            (To::Http(door, _), Some(way)) => Box::pin(door.clone().post(message, id, way)),
+        let (sending, tasks): (Sending, _) = match (&self.to, way) {
             (To::Streams(outgoing), _) => {
                 let line = serde_json::to_vec(&message).map_err(|error| RequestError::Send(error.to_string()));
                 let written = line.map(|line| outgoing.write_line(line));
-                Box::pin(async move {
+                let written = async move {
                     written?.await.map_err(|error| Unanswered::Failed(RequestError::Send(error.to_string())))
-                })
+                };
+                (Box::pin(written), None)
             }
+            (To::Http(door, tasks), Some(way)) => (Box::pin(door.clone().post(message, id, way)), Some(tasks.clone())),
             (To::Http(..), None) => return None,
-        };
-        let tasks = match &self.to {
-            To::Streams(_) => None,
-            To::Http(_, tasks) => Some(tasks.clone()),
         };
         Some(Underway { waiting, sending: Some(sending), tasks, cancels: self.cancels(era) })
     }

@@ -57,12 +57,14 @@ pub(crate) type Asides = mpsc::Receiver<ServerJsonRpcMessage>;
 type Failure = StreamableHttpError<reqwest::Error>;
 type Events = BoxStream<'static, Result<Sse, SseError>>;
 
+/// One server, and how calls get there now.
 pub(crate) struct Door {
     client: reqwest::Client,
     url: Arc<str>,
     server: Arc<str>,
     calls: Arc<Calls>,
     message_bytes_max: usize,
+    /// What rmcp last posted with; nothing while the server may not know the session.
     way: watch::Sender<Option<Way>>,
     posts: Semaphore,
     /// Tools with arguments that are to be in headers, which rmcp puts there.
@@ -210,6 +212,7 @@ impl Door {
         }
     }
 
+    /// Reads a call's stream to its end, and what is left of it if it breaks off before the answer.
     async fn read(&self, mut events: Events, id: &RequestId, way: Way) -> Result<(), Unanswered> {
         let (mut last, mut pause, mut failures) = (None, None, 0);
         loop {
