@@ -31,6 +31,7 @@ pub mod features;
 pub mod http;
 pub mod ids;
 pub mod lifecycle;
+mod mcp_headers;
 pub mod profiles;
 mod schema;
 pub mod secrets;

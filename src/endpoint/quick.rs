@@ -14,7 +14,7 @@ use std::{
 use rmcp::model::{
     CallToolRequestParams, CallToolResult, ClientCapabilities, ClientJsonRpcMessage, ClientNotification,
     InitializeRequestParams, ProtocolVersion, RequestId, RequestMetaObject, ResultType, ServerJsonRpcMessage,
-    ServerResult, Tool,
+    ServerResult,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -28,6 +28,7 @@ use crate::{
     caller::{Era, Link},
     ids::Principal,
     lifecycle::Tasks,
+    mcp_headers,
     session::Session,
     tools::{Operation, Reply, Seat, Tools},
 };
@@ -151,7 +152,8 @@ impl QuickCalls {
         let revision = ProtocolVersion::V_2026_07_28;
         let is_whole =
             meta.protocol_version() == Some(revision.clone()) && meta.missing_required_keys(&revision).is_empty();
-        let wants_headers = || access.tool(&self.tools, &params.name).is_none_or(|tool| wants_headers(&tool));
+        let wants_headers =
+            || access.tool(&self.tools, &params.name).is_none_or(|tool| mcp_headers::has_argument_headers(&tool));
         if !is_whole || is_a_further_round(&params) || wants_headers() {
             return None;
         }
@@ -243,19 +245,6 @@ fn answer(id: RequestId, mut result: CallToolResult, era: Era) -> ServerJsonRpcM
 /// Whether a call carries the answer to a question.
 fn is_a_further_round(params: &CallToolRequestParams) -> bool {
     params.request_state.is_some() || params.input_responses.is_some()
-}
-
-/// Whether a tool's arguments are to be in headers too (SEP-2243).
-fn wants_headers(tool: &Tool) -> bool {
-    tool.input_schema.values().any(is_annotated)
-}
-
-fn is_annotated(schema: &serde_json::Value) -> bool {
-    match schema {
-        serde_json::Value::Object(parts) => parts.contains_key("x-mcp-header") || parts.values().any(is_annotated),
-        serde_json::Value::Array(parts) => parts.iter().any(is_annotated),
-        _ => false,
-    }
 }
 
 impl Line {

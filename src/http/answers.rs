@@ -18,11 +18,14 @@ use rmcp::{
     transport::Transport,
 };
 
-use crate::lifecycle::{Count, Counted};
+use crate::{
+    lifecycle::{Count, Counted},
+    mcp_headers,
+};
 
 /// Counts a request until its answer has been written. A stream that a client only listens on is no request.
 pub(super) async fn count(State(unanswered): State<Count>, request: Request, next: Next) -> Response {
-    let listens = request.headers().get("mcp-method").is_some_and(|method| method == "subscriptions/listen");
+    let listens = request.headers().get(mcp_headers::METHOD).is_some_and(|method| method == "subscriptions/listen");
     if request.method() != Method::POST || listens {
         return next.run(request).await;
     }

@@ -18,6 +18,7 @@ use super::auth::CONNECTION_HEADER;
 use crate::{
     caller::Era,
     endpoint::{Access, PlainCall, QuickCalls, Taken},
+    mcp_headers,
 };
 
 /// A larger body is read by rmcp alone.
@@ -27,8 +28,6 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const EVENTS: HeaderValue = HeaderValue::from_static("text/event-stream");
 
 const VERSION_HEADER: HeaderName = HeaderName::from_static("mcp-protocol-version");
-const METHOD_HEADER: HeaderName = HeaderName::from_static("mcp-method");
-const NAME_HEADER: HeaderName = HeaderName::from_static("mcp-name");
 
 const CALL: &str = "tools/call";
 
@@ -58,7 +57,9 @@ pub(super) async fn answer(State(quick): State<Arc<QuickCalls>>, request: Reques
             Some(connection) => quick.on_connection(access, connection, call).await,
             None => None,
         },
-        (Some(call), Era::Modern, Some(access)) if header(&parts.headers, NAME_HEADER) == Some(&call.params.name) => {
+        (Some(call), Era::Modern, Some(access))
+            if header(&parts.headers, mcp_headers::NAME) == Some(&call.params.name) =>
+        {
             quick.by_itself(access, call).await
         }
         _ => None,
@@ -103,7 +104,7 @@ fn era_of_plain(method: &Method, headers: &HeaderMap, bytes_max: usize) -> Optio
         None if connection.is_some() => Era::Legacy,
         Some(Ordering::Less) if connection.is_some() && version.is_some_and(is_known) => Era::Legacy,
         Some(Ordering::Equal)
-            if !headers.contains_key(CONNECTION_HEADER) && header(headers, METHOD_HEADER)? == CALL =>
+            if !headers.contains_key(CONNECTION_HEADER) && header(headers, mcp_headers::METHOD)? == CALL =>
         {
             Era::Modern
         }

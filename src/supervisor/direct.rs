@@ -23,12 +23,15 @@ use rmcp::{
 };
 
 use super::{
-    calls::{Calls, OnBehalfOf, Waiting},
+    calls::{Activity, Calls, OnBehalfOf, Waiting},
     door::Door,
     upstream::{RequestError, implementation},
     wire::Outgoing,
 };
-use crate::{caller::Era, lifecycle::Tasks};
+use crate::{
+    caller::{Caller, Era},
+    lifecycle::Tasks,
+};
 
 /// The first of our ids. rmcp counts its own from zero, and servers may have no more than 32 bits for one.
 const IDS_FROM: i64 = 1_000_000_000;
@@ -76,16 +79,12 @@ impl Direct {
     pub(crate) fn begin(
         &self,
         request: &ClientRequest,
-        behalf: OnBehalfOf,
+        caller: &Caller,
         era: Era,
         meta: &RequestMetaObject,
     ) -> Option<Underway> {
         let ClientRequest::CallToolRequest(call) = request else {
             return None;
-        };
-        let way = match &self.to {
-            To::Streams(_) => None,
-            To::Http(door, _) => Some(door.way(&call.params.name, era)?),
         };
         let id = RequestId::Number(self.next.fetch_add(1, Ordering::Relaxed));
         let mut request = request.clone();
@@ -96,10 +95,12 @@ impl Direct {
         }
         all.extend(meta.clone());
         all.set_progress_token(ProgressToken(id.clone()));
+        let behalf = OnBehalfOf::caller(caller);
+        let activity = behalf.activity.clone();
         let waiting = self.calls.sent_past_rmcp(&request, id.clone(), behalf);
         let message = ClientJsonRpcMessage::request(request, id.clone());
-        let (sending, tasks): (Sending, _) = match (&self.to, way) {
-            (To::Streams(outgoing), _) => {
+        let (sending, tasks): (Sending, _) = match &self.to {
+            To::Streams(outgoing) => {
                 let line = serde_json::to_vec(&message).map_err(|error| RequestError::Send(error.to_string()));
                 let written = line.map(|line| outgoing.write_line(line));
                 let written = async move {
@@ -107,10 +108,12 @@ impl Direct {
                 };
                 (Box::pin(written), None)
             }
-            (To::Http(door, tasks), Some(way)) => (Box::pin(door.clone().post(message, id, way)), Some(tasks.clone())),
-            (To::Http(..), None) => return None,
+            To::Http(door, tasks) => {
+                let way = door.way(&call.params.name, era)?;
+                (Box::pin(door.clone().post(message, id, way)), Some(tasks.clone()))
+            }
         };
-        Some(Underway { waiting, sending: Some(sending), tasks, cancels: self.cancels(era) })
+        Some(Underway { waiting, activity, sending: Some(sending), tasks, cancels: self.cancels(era) })
     }
 
     /// Whether a call is taken back by saying so. In the newer era over HTTP, to hang up is enough.
@@ -122,6 +125,7 @@ impl Direct {
 /// A call on its way. It is forgotten when this is dropped.
 pub(crate) struct Underway {
     waiting: Waiting,
+    activity: Arc<Activity>,
     /// Ends when nothing more is to be sent, or read for this call.
     sending: Option<Sending>,
     /// Where the end of its HTTP stream is read.
@@ -130,6 +134,10 @@ pub(crate) struct Underway {
 }
 
 impl Underway {
+    pub(crate) fn activity(&self) -> Arc<Activity> {
+        self.activity.clone()
+    }
+
     /// What comes of it.
     pub(crate) async fn answer(&mut self) -> Result<ServerResult, Unanswered> {
         if let Some(sending) = &mut self.sending {

@@ -14,9 +14,7 @@ use std::{
 use futures_util::{StreamExt as _, stream::BoxStream};
 use http::{HeaderName, HeaderValue, StatusCode};
 use rmcp::{
-    model::{
-        ClientJsonRpcMessage, ClientRequest, GetExtensions as _, JsonObject, RequestId, ServerJsonRpcMessage, Tool,
-    },
+    model::{ClientJsonRpcMessage, ClientRequest, GetExtensions as _, RequestId, ServerJsonRpcMessage, Tool},
     service::InboundStreamOrigin,
     transport::{
         common::client_side_sse::{ExponentialBackoff, SseRetryPolicy as _},
@@ -25,7 +23,6 @@ use rmcp::{
         },
     },
 };
-use serde_json::Value;
 use sse_stream::Sse;
 use tokio::sync::{Semaphore, mpsc, watch};
 
@@ -36,21 +33,16 @@ use super::{
     remote::CONCURRENT_MAX,
     upstream::{RequestError, chain},
 };
-use crate::caller::Era;
+use crate::{
+    caller::Era,
+    mcp_headers::{self, ARGUMENT_PREFIX, METHOD, NAME},
+};
 
 /// Messages for rmcp that may wait for it; a stream with more is not read on until it has taken some.
 const ASIDES_MAX: usize = 64;
 
 /// How long a server may take for a refusal of what it has asked; its call's stream is not read meanwhile.
 const REFUSAL_MAX: Duration = Duration::from_secs(5);
-
-/// The headers that say what a request of 2026-07-28 asks for (SEP-2243), beside those of single arguments.
-const METHOD: HeaderName = HeaderName::from_static("mcp-method");
-const NAME: HeaderName = HeaderName::from_static("mcp-name");
-const ARGUMENT_PREFIX: &str = "mcp-param-";
-
-/// What in a tool's schema says that an argument is to be in a header.
-const ANNOTATION: &str = "x-mcp-header";
 
 pub(crate) type Asides = mpsc::Receiver<ServerJsonRpcMessage>;
 
@@ -65,22 +57,21 @@ pub(crate) struct Door {
     calls: Arc<Calls>,
     message_bytes_max: usize,
     /// What rmcp last posted with; nothing while the server may not know the session.
-    way: watch::Sender<Option<Way>>,
+    way: watch::Sender<Option<Arc<Way>>>,
     posts: Semaphore,
     /// Tools with arguments that are to be in headers, which rmcp puts there.
     annotated: Mutex<HashSet<String>>,
     aside: mpsc::Sender<ServerJsonRpcMessage>,
 }
 
-/// What a request is sent with.
-#[derive(Clone)]
+/// What any message is sent with.
 pub(crate) struct Way {
     session: Option<Arc<str>>,
     headers: HashMap<HeaderName, HeaderValue>,
 }
 
 impl Way {
-    /// What `message` is sent with, if other messages are sent with the same.
+    /// What `message` was sent with, but for what is its own. An `initialize` has no session yet.
     pub(super) fn of(
         message: &ClientJsonRpcMessage,
         session: Option<&Arc<str>>,
@@ -92,18 +83,12 @@ impl Way {
             return None;
         }
         let of_this_message =
-            |name: &HeaderName| *name == METHOD || *name == NAME || name.as_str().starts_with(ARGUMENT_PREFIX);
+            |name: &HeaderName| [METHOD, NAME].contains(name) || name.as_str().starts_with(ARGUMENT_PREFIX);
         let headers = headers.iter().filter(|(name, _)| !of_this_message(name));
         Some(Self {
             session: session.cloned(),
             headers: headers.map(|(name, value)| (name.clone(), value.clone())).collect(),
         })
-    }
-
-    /// The headers that any message is sent with.
-    fn headers_of_any(&self) -> HashMap<HeaderName, HeaderValue> {
-        let headers = self.headers.iter().filter(|(name, _)| **name != METHOD && **name != NAME);
-        headers.map(|(name, value)| (name.clone(), value.clone())).collect()
     }
 }
 
@@ -132,7 +117,7 @@ impl Door {
     pub(super) fn posted(&self, way: Option<Way>, response: &Result<StreamableHttpPostResponse, Failure>) {
         let Some(way) = way else { return };
         match response {
-            Ok(_) => drop(self.way.send_replace(Some(way))),
+            Ok(_) => drop(self.way.send_replace(Some(Arc::new(way)))),
             Err(StreamableHttpError::SessionExpired) => self.forget(way.session.as_ref()),
             Err(_) => {}
         }
@@ -142,7 +127,7 @@ impl Door {
     pub(super) fn note_headers(&self, tools: &[Tool]) {
         let mut annotated = self.annotated.lock().unwrap_or_else(PoisonError::into_inner);
         for tool in tools {
-            if mentions(&tool.input_schema, ANNOTATION) {
+            if mcp_headers::has_argument_headers(tool) {
                 annotated.insert(tool.name.to_string());
             } else {
                 annotated.remove(tool.name.as_ref());
@@ -151,8 +136,9 @@ impl Door {
     }
 
     /// How a call of `tool` is posted, unless only rmcp can do that.
-    pub(super) fn way(&self, tool: &str, era: Era) -> Option<Way> {
-        let mut way = self.way.borrow().clone()?;
+    pub(super) fn way(&self, tool: &str, era: Era) -> Option<(Arc<Way>, HashMap<HeaderName, HeaderValue>)> {
+        let way = self.way.borrow().clone()?;
+        let mut headers = way.headers.clone();
         if era == Era::Modern {
             // What is not such a word is encoded.
             if !tool.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-./".contains(&byte))
@@ -160,10 +146,10 @@ impl Door {
             {
                 return None;
             }
-            way.headers.insert(METHOD, HeaderValue::from_static("tools/call"));
-            way.headers.insert(NAME, HeaderValue::from_str(tool).ok()?);
+            headers.insert(METHOD, HeaderValue::from_static("tools/call"));
+            headers.insert(NAME, HeaderValue::from_str(tool).ok()?);
         }
-        Some(way)
+        Some((way, headers))
     }
 
     /// Posts a call and reads what comes, its answer too, which whoever waits for it is given. Ends with it.
@@ -171,10 +157,9 @@ impl Door {
         self: Arc<Self>,
         message: ClientJsonRpcMessage,
         id: RequestId,
-        way: Way,
+        (way, headers): (Arc<Way>, HashMap<HeaderName, HeaderValue>),
     ) -> Result<(), Unanswered> {
-        let (url, bytes_max) = (self.url.clone(), self.message_bytes_max);
-        let (session, headers) = (way.session.clone(), way.headers.clone());
+        let (url, session, bytes_max) = (self.url.clone(), way.session.clone(), self.message_bytes_max);
         let place = self.posts.acquire().await;
         let posting = self.client.post_message_with_max_sse_event_size(url, message, session, None, headers, bytes_max);
         let posted = posting.await;
@@ -182,7 +167,7 @@ impl Door {
         match posted {
             Ok(StreamableHttpPostResponse::Accepted) => self.answered_elsewhere(&way).await,
             Ok(StreamableHttpPostResponse::Json(message, _)) => self.only(message, &id),
-            Ok(StreamableHttpPostResponse::Sse(events, _)) => self.read(events, &id, way).await,
+            Ok(StreamableHttpPostResponse::Sse(events, _)) => self.read(events, &id, &way).await,
             Err(StreamableHttpError::SessionExpired) => {
                 self.forget(way.session.as_ref());
                 Err(Unanswered::NotRun)
@@ -194,7 +179,7 @@ impl Door {
 
     /// The server answers on the stream that rmcp reads, as long as it knows this session.
     async fn answered_elsewhere(&self, way: &Way) -> Result<(), Unanswered> {
-        let other = |now: &Option<Way>| now.as_ref().is_none_or(|now| now.session != way.session);
+        let other = |now: &Option<Arc<Way>>| now.as_ref().is_none_or(|now| now.session != way.session);
         let _ = self.way.subscribe().wait_for(other).await;
         Err(RequestError::BrokenOff.into())
     }
@@ -213,65 +198,58 @@ impl Door {
     }
 
     /// Reads a call's stream to its end, and what is left of it if it breaks off before the answer.
-    async fn read(&self, mut events: Events, id: &RequestId, way: Way) -> Result<(), Unanswered> {
-        let (mut last, mut pause, mut failures) = (None, None, 0);
+    async fn read(&self, mut events: Events, id: &RequestId, way: &Way) -> Result<(), Unanswered> {
+        let (mut last, mut pause) = (None, None);
         loop {
             let broken = loop {
-                match events.next().await {
-                    Some(Ok(event)) => {
-                        pause = event.retry.map(Duration::from_millis).or(pause);
-                        if event.id.is_some() {
-                            (last, failures) = (event.id, 0);
-                        }
-                        if let (None | Some("" | "message"), Some(text)) = (event.event.as_deref(), event.data)
-                            && !text.is_empty()
-                        {
-                            self.heard(&text, id, &way).await;
-                        }
-                    }
+                let event = match events.next().await {
+                    Some(Ok(event)) => event,
                     Some(Err(error)) => break Some(error),
                     None => break None,
+                };
+                last = event.id.or(last);
+                pause = event.retry.map(Duration::from_millis).or(pause);
+                if let (None | Some("" | "message"), Some(text)) = (event.event.as_deref(), event.data)
+                    && !text.is_empty()
+                {
+                    self.heard(&text, id, way).await;
                 }
             };
             if !self.calls.is_awaited(id) {
                 return Ok(());
             }
-            if let Some(error) = &broken {
-                if is_too_long(error) {
-                    return Err(RequestError::MessageTooLong(self.message_bytes_max).into());
-                }
-                tracing::debug!(server.name = %self.server, %error, "a call's stream broke");
+            if broken.is_some_and(|error| is_too_long(&error)) {
+                return Err(RequestError::MessageTooLong(self.message_bytes_max).into());
             }
-            let Some(last) = last.clone() else {
-                return Err(RequestError::BrokenOff.into());
-            };
-            events = loop {
-                let backoff = ExponentialBackoff::default().retry(failures).unwrap_or_default();
-                tokio::time::sleep(pause.take().unwrap_or(backoff)).await;
-                failures += 1;
-                match self.resumed(&way, last.clone()).await {
-                    Ok(events) => break events,
-                    Err(
-                        error @ (StreamableHttpError::ServerDoesNotSupportSse
-                        | StreamableHttpError::AuthRequired(_)
-                        | StreamableHttpError::InsufficientScope(_)),
-                    ) => return Err(RequestError::Send(chain(&error)).into()),
-                    Err(StreamableHttpError::Client(error)) if error.status() == Some(StatusCode::NOT_FOUND) => {
-                        self.forget(way.session.as_ref());
-                        return Err(RequestError::BrokenOff.into());
-                    }
-                    Err(error) => {
-                        tracing::debug!(server.name = %self.server, %error, "a call's stream could not be resumed");
-                    }
-                }
-            };
+            let last = last.as_deref().ok_or(RequestError::BrokenOff)?;
+            events = self.resumed(way, last, pause.take()).await?;
         }
     }
 
-    async fn resumed(&self, way: &Way, last: String) -> Result<Events, Failure> {
-        let (url, session, bytes_max) = (self.url.clone(), way.session.clone(), self.message_bytes_max);
-        let headers = way.headers_of_any();
-        self.client.get_stream_with_max_sse_event_size(url, session, Some(last), None, headers, bytes_max).await
+    /// What is left of a call's stream, as soon as the server gives it; first after a pause.
+    async fn resumed(&self, way: &Way, last: &str, mut pause: Option<Duration>) -> Result<Events, Unanswered> {
+        for failures in 0.. {
+            let backoff = ExponentialBackoff::default().retry(failures).unwrap_or_default();
+            tokio::time::sleep(pause.take().unwrap_or(backoff)).await;
+            let (url, session, bytes_max) = (self.url.clone(), way.session.clone(), self.message_bytes_max);
+            let (last, headers) = (Some(last.to_owned()), way.headers.clone());
+            match self.client.get_stream_with_max_sse_event_size(url, session, last, None, headers, bytes_max).await {
+                Ok(events) => return Ok(events),
+                Err(
+                    error @ (StreamableHttpError::ServerDoesNotSupportSse
+                    | StreamableHttpError::AuthRequired(_)
+                    | StreamableHttpError::InsufficientScope(_)),
+                ) => return Err(RequestError::Send(chain(&error)).into()),
+                Err(StreamableHttpError::Client(error)) if error.status() == Some(StatusCode::NOT_FOUND) => {
+                    self.forget(way.session.as_ref());
+                    break;
+                }
+                Err(error) => {
+                    tracing::debug!(server.name = %self.server, %error, "a call's stream could not be resumed");
+                }
+            }
+        }
+        Err(RequestError::BrokenOff.into())
     }
 
     /// Takes one message off the stream of the call `id`.
@@ -281,7 +259,7 @@ impl Door {
             Decoded::BadRequest(request, error) => {
                 let refusal = ClientJsonRpcMessage::error(error, Some(request));
                 let (url, session) = (self.url.clone(), way.session.clone());
-                let posting = self.client.post_message(url, refusal, session, None, way.headers_of_any());
+                let posting = self.client.post_message(url, refusal, session, None, way.headers.clone());
                 if !matches!(tokio::time::timeout(REFUSAL_MAX, posting).await, Ok(Ok(_))) {
                     tracing::debug!(server.name = %self.server, "a refusal could not be sent");
                 }
@@ -309,15 +287,4 @@ impl Door {
 /// Whether an event was given up for its length: rmcp has a type for it, and keeps it to itself.
 fn is_too_long(error: &SseError) -> bool {
     matches!(error, SseError::Body(cause) if cause.to_string().starts_with("SSE event exceeded"))
-}
-
-fn mentions(schema: &JsonObject, key: &str) -> bool {
-    fn within(value: &Value, key: &str) -> bool {
-        match value {
-            Value::Object(object) => mentions(object, key),
-            Value::Array(items) => items.iter().any(|item| within(item, key)),
-            _ => false,
-        }
-    }
-    schema.iter().any(|(name, value)| name == key || within(value, key))
 }

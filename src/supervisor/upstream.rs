@@ -15,8 +15,8 @@ use rmcp::{
     Peer, RoleClient,
     model::{
         ClientCapabilities, ClientRequest, ErrorData, GetExtensions as _, Implementation, InputRequiredResult,
-        InputResponses, LoggingLevel, ServerPeerInfo, ServerResult, SetLevelRequest, SetLevelRequestParams,
-        SubscribeRequest, SubscribeRequestParams, SubscriptionFilter,
+        InputResponses, LoggingLevel, RequestMetaObject, ServerPeerInfo, ServerResult, SetLevelRequest,
+        SetLevelRequestParams, SubscribeRequest, SubscribeRequestParams, SubscriptionFilter,
     },
     service::{PeerRequestOptions, RunningService, ServiceError},
 };
@@ -182,6 +182,9 @@ impl Upstream {
     }
 
     async fn request_once(&self, request: &ClientRequest, caller: &Caller) -> Result<ServerResult, RequestError> {
+        if self.closed.is_cancelled() {
+            return Err(RequestError::Closed);
+        }
         let mut meta = caller.request_meta();
         if self.era == Era::Modern {
             meta.set_client_capabilities(mirrored(&caller.capabilities));
@@ -189,20 +192,25 @@ impl Upstream {
                 meta.set_log_level(level);
             }
         }
-        let behalf = OnBehalfOf::caller(caller);
-        let activity = behalf.activity.clone();
-        if self.closed.is_cancelled() {
-            return Err(RequestError::Closed);
-        }
         let direct = self.direct.as_ref();
-        if let Some(underway) = direct.and_then(|direct| direct.begin(request, behalf.clone(), self.era, &meta)) {
-            match self.past_rmcp(underway, caller, &activity).await {
+        if let Some(underway) = direct.and_then(|direct| direct.begin(request, caller, self.era, &meta)) {
+            match self.past_rmcp(underway, caller).await {
                 Ok(result) => return Ok(result),
                 Err(Unanswered::Failed(error)) => return Err(error),
                 Err(Unanswered::NotRun) => {}
             }
         }
-        let mut request = request.clone();
+        self.through_rmcp(request.clone(), caller, meta).await
+    }
+
+    async fn through_rmcp(
+        &self,
+        mut request: ClientRequest,
+        caller: &Caller,
+        meta: RequestMetaObject,
+    ) -> Result<ServerResult, RequestError> {
+        let behalf = OnBehalfOf::caller(caller);
+        let activity = behalf.activity.clone();
         request.extensions_mut().insert(behalf);
         let mut options = PeerRequestOptions::no_options();
         options.meta = Some(meta);
@@ -217,13 +225,9 @@ impl Upstream {
         }
     }
 
-    async fn past_rmcp(
-        &self,
-        mut underway: Underway,
-        caller: &Caller,
-        activity: &Activity,
-    ) -> Result<ServerResult, Unanswered> {
-        match self.in_bounds(underway.answer(), caller, activity).await {
+    async fn past_rmcp(&self, mut underway: Underway, caller: &Caller) -> Result<ServerResult, Unanswered> {
+        let activity = underway.activity();
+        match self.in_bounds(underway.answer(), caller, &activity).await {
             Ok(answer) => {
                 underway.over();
                 answer

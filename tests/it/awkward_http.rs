@@ -34,6 +34,8 @@ struct Heard {
     /// How many of them were taken.
     taken: usize,
     cancelled: Vec<i64>,
+    /// Ids of what it asked and was refused.
+    refused: Vec<Value>,
     /// What is to be said on the stream of the session.
     aside: Option<mpsc::UnboundedSender<Value>>,
     unanswered: Option<Value>,
@@ -104,6 +106,10 @@ async fn take(State(heard): State<Awkward>, headers: HeaderMap, Json(message): J
         }
         Some("notifications/cancelled") => {
             heard.cancelled.push(params["requestId"].as_i64().unwrap());
+            StatusCode::ACCEPTED.into_response()
+        }
+        None if message.get("error").is_some() => {
+            heard.refused.push(id.clone());
             StatusCode::ACCEPTED.into_response()
         }
         _ => StatusCode::ACCEPTED.into_response(),
@@ -196,6 +202,10 @@ async fn client_of(broker: &TestBroker, era: Era) -> TestClient {
     TestClient::http(made["mcp_url"].as_str().unwrap(), made["mcp_token"].as_str(), era).await
 }
 
+async fn called(heard: &Awkward, tool: &str) {
+    eventually("it is called", async || heard.lock().unwrap().calls.iter().any(|(name, _)| name == tool)).await;
+}
+
 #[tokio::test]
 async fn a_call_finds_its_answer_wherever_it_comes() {
     let (broker, heard) = broker().await;
@@ -216,6 +226,11 @@ async fn a_call_finds_its_answer_wherever_it_comes() {
             let heard = heard.lock().unwrap();
             assert!(matches!(&heard.calls[..], [(name, id)] if name == tool && *id >= PAST_RMCP), "{:?}", heard.calls);
         }
+        assert_eq!(
+            std::mem::take(&mut heard.lock().unwrap().refused),
+            [json!("q")],
+            "it was told that it asked nonsense"
+        );
         for (tool, problem) in [
             ("refuse", "Not like this"),
             ("break_for_good", "before the answer was on it"),
@@ -256,7 +271,7 @@ async fn a_session_that_is_forgotten_is_opened_again() {
 async fn a_call_that_is_taken_back_is_taken_back_from_the_server() {
     let (broker, heard) = broker().await;
     let client = client_of(&broker, Era::Modern).await;
-    let begun = eventually("it is called", async || heard.lock().unwrap().calls.iter().any(|(name, _)| name == "hang"));
+    let begun = called(&heard, "hang");
     tokio::select! {
         answer = client.try_call("odd__hang", json!({})) => panic!("it hangs, and yet: {answer:?}"),
         () = begun => {}
@@ -278,10 +293,7 @@ async fn a_call_whose_session_is_forgotten_does_not_wait_for_its_answer() {
     client.ok("odd__plain", json!({})).await;
     let lost = client.call("odd__lost_elsewhere", json!({}));
     let forgotten = async {
-        eventually("it is called", async || {
-            heard.lock().unwrap().calls.iter().any(|(name, _)| name == "lost_elsewhere")
-        })
-        .await;
+        called(&heard, "lost_elsewhere").await;
         client.ok("odd__forget", json!({})).await;
         client.ok("odd__plain", json!({})).await;
     };
