@@ -16,8 +16,11 @@ const DIRECT_MAX: u32 = 1024;
 /// A commit that takes longer waited for the disk. It held up whatever else its thread has to do.
 const SLOW: Duration = Duration::from_millis(5);
 
-/// How long nothing is committed on callers' threads after that.
-const CAREFUL: Duration = Duration::from_secs(10);
+/// How long nothing is committed on callers' threads after that, at first: one may have waited for a processor only.
+const CAREFUL_MIN: Duration = Duration::from_millis(100);
+
+/// How long it gets. Each time is twice the one before, until none has waited for this long.
+const CAREFUL_MAX: Duration = Duration::from_secs(10);
 
 pub(super) struct Lane {
     state: Mutex<State>,
@@ -36,12 +39,14 @@ struct State {
     /// When the last of those was.
     last: Option<Instant>,
     careful_until: Option<Instant>,
+    /// How long it was the last time.
+    careful: Duration,
 }
 
 impl Lane {
     pub(super) fn new(chain: Chain, direct: Option<Direct>) -> Self {
         let (committed, _) = watch::channel(());
-        let state = State { chain, direct, in_a_row: 0, last: None, careful_until: None };
+        let state = State { chain, direct, in_a_row: 0, last: None, careful_until: None, careful: Duration::ZERO };
         Self { state: Mutex::new(state), appended: Notify::new(), committed }
     }
 
@@ -96,7 +101,9 @@ impl State {
     /// A commit on a caller's thread was tried.
     fn took(&mut self, begun: Instant, ended: Instant) {
         if ended - begun > SLOW {
-            self.careful_until = Some(ended + CAREFUL);
+            let lately = self.careful_until.is_some_and(|until| begun.duration_since(until) < CAREFUL_MAX);
+            self.careful = if lately { (self.careful * 2).min(CAREFUL_MAX) } else { CAREFUL_MIN };
+            self.careful_until = Some(ended + self.careful);
         }
     }
 }
@@ -180,5 +187,24 @@ mod tests {
         assert_eq!(lane.state.lock().await.careful_until, None);
         lane.state.lock().await.took(now, now + SLOW * 2);
         assert!(!lane.append(&event()));
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_the_disk_again_is_careful_for_longer() {
+        let folder = tempfile::tempdir().unwrap();
+        let lane = lane(folder.path()).await;
+        let mut state = lane.state.lock().await;
+        // As soon as it is not careful any more, and `later` than that.
+        let mut slow = |later: Duration| {
+            let begun = state.careful_until.unwrap_or_else(Instant::now) + later;
+            state.took(begun, begun + SLOW * 2);
+            state.careful_until.unwrap() - (begun + SLOW * 2)
+        };
+        assert_eq!([(); 3].map(|()| slow(Duration::ZERO)), [1, 2, 4].map(|times| CAREFUL_MIN * times));
+        for _ in 0..10 {
+            slow(Duration::ZERO);
+        }
+        assert_eq!(slow(Duration::ZERO), CAREFUL_MAX);
+        assert_eq!(slow(CAREFUL_MAX), CAREFUL_MIN);
     }
 }
