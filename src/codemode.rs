@@ -22,6 +22,9 @@ pub const WORKER: &str = "js-worker";
 /// Workers that wait are ended when no script has run for this long.
 const IDLE: Duration = Duration::from_secs(60);
 
+/// How long workers that have run a script wait to be replaced, while calls are under way.
+const ANSWER_MAX: Duration = Duration::from_millis(20);
+
 /// Runs scripts.
 pub struct CodeMode {
     pool: Pool,
@@ -69,8 +72,12 @@ impl CodeMode {
             self.tasks.spawn(tend(self.pool.clone(), self.tasks.clone()));
         }
         let outcome = self.pool.run(script, host, cancelled).await;
-        let pool = self.pool.clone();
-        self.tasks.spawn(async move { pool.fill().await });
+        let (pool, unanswered) = (self.pool.clone(), self.tasks.unanswered().clone());
+        self.tasks.spawn(async move {
+            // The outcome goes first: to end a worker and to start another keeps a processor busy.
+            let _ = tokio::time::timeout(ANSWER_MAX, unanswered.none()).await;
+            pool.fill().await;
+        });
         outcome
     }
 }

@@ -1,6 +1,9 @@
 //! Scripts: what one costs beside the calls it makes. The engine is the one that the broker was built with.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::{
     broker::{Home, Server},
@@ -16,6 +19,8 @@ const RUNS: usize = 60;
 const ROUNDS: usize = 5;
 const CALLS: u32 = 1000;
 const MEGABYTES: u32 = 10;
+/// Between two scripts. Two workers boot in a third of it where two cores are busy with calls.
+const PAUSE: Duration = Duration::from_millis(300);
 
 pub async fn run(report: &mut Report) -> anyhow::Result<()> {
     let engine = js_runtime::ENGINE;
@@ -28,7 +33,6 @@ pub async fn run(report: &mut Report) -> anyhow::Result<()> {
     let (_home, broker, mut client) = start().await?;
     let (mut nothing, mut one, mut call) = (Samples::default(), Samples::default(), Samples::default());
     for _ in 0..RUNS {
-        // Calls in between give the pool the time that a conversation would.
         call.push(pause(&mut client).await?);
         nothing.push(client.call("code-mode-x", &script("return 1 + 1")).await?);
         call.push(pause(&mut client).await?);
@@ -77,10 +81,11 @@ async fn start() -> anyhow::Result<(Home, Server, HttpClient)> {
     Ok((home, broker, client))
 }
 
-/// Some calls without a script; how long the last took.
-async fn pause(client: &mut HttpClient) -> anyhow::Result<std::time::Duration> {
+/// Calls without a script, for as long as it takes to have the workers ready again; how long the last took.
+async fn pause(client: &mut HttpClient) -> anyhow::Result<Duration> {
     let hello = json!({"text": "hello"});
-    for _ in 0..100 {
+    let begun = Instant::now();
+    while begun.elapsed() < PAUSE {
         client.call("local__echo", &hello).await?;
     }
     client.call("local__echo", &hello).await

@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use crate::{
-    Host, Limits, Outcome, Script,
+    Ending, Host, Limits, Outcome, Script,
     message::{FromWorker, ToWorker},
 };
 
@@ -47,7 +47,7 @@ struct Inner {
     arguments: Vec<String>,
     limits: Limits,
     ready: Mutex<Vec<Worker>>,
-    /// Workers that were killed, and whose ends nobody has seen yet.
+    /// Workers that have run a script, whose ends nobody has seen yet. Those whose scripts have ended by themselves still wait.
     spent: Mutex<Vec<Worker>>,
     used: AtomicU64,
     closed: AtomicBool,
@@ -84,7 +84,8 @@ impl Pool {
         &self.inner.limits
     }
 
-    /// Runs a script to its end. When `cancelled` completes, or this is dropped, the script and its calls end.
+    /// Runs a script to its end. When `cancelled` completes, or this is dropped, the script and its calls end. A worker whose
+    /// script has ended by itself waits for [`Pool::fill`], or for the end of the pool.
     ///
     /// # Errors
     ///
@@ -96,17 +97,16 @@ impl Pool {
         cancelled: impl Future<Output = ()> + Send,
     ) -> Result<Outcome, PoolError> {
         if script.source.len() > self.inner.limits.script_bytes_max {
-            return Ok(Outcome {
-                ending: crate::Ending::Limit(crate::Limit::Script),
-                logs: Vec::new(),
-                calls: Vec::new(),
-            });
+            return Ok(Outcome { ending: Ending::Limit(crate::Limit::Script), logs: Vec::new(), calls: Vec::new() });
         }
         self.inner.used.fetch_add(1, Ordering::Relaxed);
         let mut worker = self.take().await?;
         let outcome = crate::run::run(&mut worker, script, host, &self.inner.limits, cancelled).await;
-        // Its memory takes a while to be given back, for which the outcome need not wait.
-        let _ = worker.child.start_kill();
+        // One whose script has ended does nothing more. To give its memory back takes a while on a processor, for which
+        // whoever waits for the outcome need not wait.
+        if !matches!(outcome.ending, Ending::Completed(_) | Ending::Error(_)) {
+            let _ = worker.child.start_kill();
+        }
         self.spent().push(worker);
         Ok(outcome)
     }
@@ -126,7 +126,7 @@ impl Pool {
         }
     }
 
-    /// Sees spent workers to their ends, and has others ready for the next scripts.
+    /// Ends spent workers, and has others ready for the next scripts. Better done when the outcome has been passed on.
     pub async fn fill(&self) {
         self.bury().await;
         while !self.inner.closed.load(Ordering::Acquire) && self.ready().len() < READY_MAX {

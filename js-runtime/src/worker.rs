@@ -74,26 +74,31 @@ async fn work(heap_bytes: u64, cpu_seconds: u64) -> io::Result<()> {
     let ToWorker::Start(script) = serde_json::from_str(&line)? else {
         return Err(io::Error::other("no script"));
     };
-    let answers = async {
-        while let Ok(Some(line)) = lines.next_line().await {
-            if let Ok(ToWorker::Answer { id, outcome }) = serde_json::from_str(&line)
-                && let Some(answer) = waiting.borrow_mut().answers.remove(&id)
-            {
-                let _ = answer.send(outcome);
+    let prepared = prepare(script);
+    say(&FromWorker::Read)?;
+    let outcome = match prepared {
+        Err(error) => Err(error),
+        Ok(prepared) => {
+            let script = serde_json::to_string(&prepared)?;
+            let answers = async {
+                while let Ok(Some(line)) = lines.next_line().await {
+                    if let Ok(ToWorker::Answer { id, outcome }) = serde_json::from_str(&line)
+                        && let Some(answer) = waiting.borrow_mut().answers.remove(&id)
+                    {
+                        let _ = answer.send(outcome);
+                    }
+                }
+            };
+            tokio::select! {
+                outcome = execute(&mut engine, &runner, &script) => outcome,
+                () = answers => return Ok(()),
             }
         }
     };
-    let prepared = prepare(script);
-    say(&FromWorker::Read)?;
-    let script = match prepared {
-        Ok(prepared) => serde_json::to_string(&prepared)?,
-        Err(error) => return say(&FromWorker::Done(Err(error))),
-    };
-    let outcome = tokio::select! {
-        outcome = execute(&mut engine, &runner, &script) => outcome,
-        () = answers => return Ok(()),
-    };
-    say(&FromWorker::Done(outcome))
+    say(&FromWorker::Done(outcome))?;
+    // Whoever ran it ends it when there is time for that: to take the engine down keeps a processor busy.
+    while lines.next_line().await?.is_some() {}
+    Ok(())
 }
 
 /// Runs a first script, so that the code it goes through is in memory when the one comes that somebody waits for.
