@@ -383,6 +383,12 @@ impl Session {
         self.read().code_tools.clone()
     }
 
+    /// The servers that a tool made of a script may call, if there is such a tool.
+    #[must_use]
+    pub fn code_tool(&self, name: &str) -> Option<Vec<ServerName>> {
+        self.read().code_tools.get(name).cloned()
+    }
+
     /// Takes over a tool made of a script.
     pub(super) fn put_code_tool(&self, name: String, servers: Vec<ServerName>) {
         self.write().code_tools.insert(name, servers);

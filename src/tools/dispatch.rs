@@ -191,16 +191,18 @@ impl Context {
         responses: Option<InputResponses>,
         state: Option<String>,
     ) -> Result<Reply, Failure> {
-        let binding = binding(caller, session, &tool.server, &tool.tool.name, arguments.as_ref());
+        let binding = || binding(caller, session, &tool.server, &tool.tool.name, arguments.as_ref());
         let mut params = CallToolRequestParams::new(tool.tool.name.clone());
         params.arguments.clone_from(&arguments);
         params.input_responses = responses;
         params.request_state =
-            state.map(|state| self.rounds.open(&state, &binding)).transpose().map_err(Failure::protocol)?;
+            state.map(|state| self.rounds.open(&state, &binding())).transpose().map_err(Failure::protocol)?;
         let request = ClientRequest::CallToolRequest(CallToolRequest::new(params));
         let outcome = self.ask_server(session, &tool.server, caller, request).await;
         match outcome {
-            Ok(Reply::InputRequiredResult(asked)) => Ok(Reply::InputRequiredResult(self.rounds.seal(asked, &binding))),
+            Ok(Reply::InputRequiredResult(asked)) => {
+                Ok(Reply::InputRequiredResult(self.rounds.seal(asked, &binding())))
+            }
             Ok(Reply::CallToolResult(result)) => {
                 if self.features.enabled(Feature::CodeMode) {
                     self.learn_result(session, tool, &result);

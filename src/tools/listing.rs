@@ -182,7 +182,7 @@ impl Tools {
             return Some(tool.definition(false));
         }
         let script = name.strip_prefix(code_mode::PREFIX)?;
-        let servers = session.code_tools().remove(script)?;
+        let servers = session.code_tool(script)?;
         let context = &self.context;
         context.recall(session, caller).await;
         let learning = context.learn_surfaces(session, caller, |server| servers.contains(server));

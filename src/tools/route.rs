@@ -122,7 +122,7 @@ impl Context {
         let (kind, target) = if name == code_mode::READ_RESULT {
             (Kind::Management, Target::KeptResult)
         } else {
-            let servers = session.code_tools().remove(name.strip_prefix(code_mode::PREFIX)?)?;
+            let servers = session.code_tool(name.strip_prefix(code_mode::PREFIX)?)?;
             (Kind::Script, Target::Script { servers })
         };
         Some(Routed {
