@@ -54,6 +54,18 @@ async fn ends_without_result(answer: impl Future<Output = (String, Vec<Value>)>)
     assert!(messages.iter().all(|message| message.get("result").is_none()), "{messages:?}");
 }
 
+/// What a call is answered with that is answered soon enough to need no stream. A busy machine may have to try again.
+async fn without_stream(send: impl AsyncFn() -> reqwest::Response) -> Vec<Value> {
+    let mut answer = Vec::new();
+    eventually("an answer needs no stream", async || {
+        let (kind, messages) = read(send().await).await;
+        answer = messages;
+        kind == JSON
+    })
+    .await;
+    answer
+}
+
 /// Posts with other headers than the client's own.
 async fn post(client: &ByHand, kind: &str, headers: &[(&str, &str)], message: &Value) -> reqwest::Response {
     let mut request = reqwest::Client::new()
@@ -77,8 +89,7 @@ async fn a_call_that_only_has_an_answer_needs_no_stream() {
     let client = ByHand::connect(&broker.url(), broker.token()).await;
     client.call("mcp-add", json!({"name": "fixture"})).await;
     let hello = call(3, "fixture__echo", &json!({"text": "hello"}), &json!({}));
-    let (kind, short) = read(post(&client, JSON, &[], &hello).await).await;
-    assert_eq!(kind, JSON);
+    let short = without_stream(async || post(&client, JSON, &[], &hello).await).await;
     let (kind, long) = read(post(&client, LONG_WAY, &[], &hello).await).await;
     assert_eq!((kind.as_str(), &short), ("text/event-stream", &long));
 
@@ -94,7 +105,8 @@ async fn a_call_that_only_has_an_answer_needs_no_stream() {
     let unknown = call(5, "fixture__nothing", &json!({}), &json!({}));
     let short = read(post(&client, JSON, &[], &unknown).await).await;
     assert_eq!(short, read(post(&client, LONG_WAY, &[], &unknown).await).await);
-    assert_eq!(statuses(&broker, "echo").await, ["success", "success"]);
+    let echoes = statuses(&broker, "echo").await;
+    assert!(echoes.len() >= 2 && echoes.iter().all(|status| status == "success"), "{echoes:?}");
     assert_eq!(statuses(&broker, "slow").await, ["success"]);
     broker.stop().await;
 }
@@ -130,7 +142,7 @@ async fn a_call_can_be_taken_back_at_any_time() {
     take_back().await;
     eventually("the call is over", async || statuses(&broker, "slow").await == ["cancelled"; 6]).await;
     let hello = call(8, "fixture__echo", &json!({"text": "hello"}), &json!({}));
-    assert_eq!(read(client.send(hello).await).await.0, JSON);
+    without_stream(async || client.send(hello.clone()).await).await;
     broker.stop().await;
 }
 
