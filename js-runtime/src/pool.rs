@@ -14,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::{BufMut as _, BytesMut};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     process::{Child, ChildStderr, ChildStdin, ChildStdout, Command},
@@ -35,6 +36,9 @@ const WHY_CHARACTERS_MAX: usize = 300;
 
 /// A longer message ends a worker.
 const MESSAGE_BYTES_MAX: u64 = 64 << 20;
+
+/// While more waits to be read by a worker, it is told no more.
+const UNREAD_BYTES_MAX: usize = 1 << 20;
 
 /// Starts workers and keeps some ready. Clones share them.
 #[derive(Clone)]
@@ -188,8 +192,10 @@ impl Pool {
         let (Some(input), Some(output), Some(errors)) = pipes else {
             return Err(PoolError::Boot("it has no pipes".to_owned()));
         };
-        let mut worker = Worker { child, input, output: BufReader::new(output), errors, line: Vec::new() };
-        match tokio::time::timeout(BOOT_MAX, worker.receive()).await {
+        let input = Input { pipe: input, unwritten: BytesMut::new() };
+        let output = Output { pipe: BufReader::new(output), line: Vec::new() };
+        let mut worker = Worker { child, input, output, errors };
+        match tokio::time::timeout(BOOT_MAX, worker.output.receive()).await {
             Ok(Some(FromWorker::Ready)) => Ok(worker),
             Ok(Some(FromWorker::Unable(why))) => Err(PoolError::Boot(why.chars().take(WHY_CHARACTERS_MAX).collect())),
             Ok(_) => {
@@ -219,32 +225,62 @@ pub(crate) struct Death {
 /// A worker process. Dropping it kills it.
 pub(crate) struct Worker {
     child: Child,
-    input: ChildStdin,
-    output: BufReader<ChildStdout>,
+    pub(crate) input: Input,
+    pub(crate) output: Output,
     errors: ChildStderr,
+}
+
+/// What a worker is told. A worker that has much to say reads nothing meanwhile, so this is written while it is heard.
+pub(crate) struct Input {
+    pipe: ChildStdin,
+    unwritten: BytesMut,
+}
+
+impl Input {
+    /// Has it told something, as soon as [`Input::write`] is awaited.
+    pub(crate) fn tell(&mut self, message: &ToWorker) -> serde_json::Result<()> {
+        serde_json::to_writer((&mut self.unwritten).writer(), message)?;
+        self.unwritten.put_u8(b'\n');
+        Ok(())
+    }
+
+    pub(crate) fn is_written(&self) -> bool {
+        self.unwritten.is_empty()
+    }
+
+    /// Whether the worker keeps up with what it is told.
+    pub(crate) fn has_room(&self) -> bool {
+        self.unwritten.len() <= UNREAD_BYTES_MAX
+    }
+
+    /// Writes some of it. Dropping this loses nothing.
+    pub(crate) async fn write(&mut self) -> io::Result<()> {
+        self.pipe.write_buf(&mut self.unwritten).await.map(drop)
+    }
+}
+
+/// What a worker says.
+pub(crate) struct Output {
+    pipe: BufReader<ChildStdout>,
     line: Vec<u8>,
 }
 
-impl Worker {
-    pub(crate) async fn send(&mut self, message: &ToWorker) -> io::Result<()> {
-        let mut line = serde_json::to_vec(message)?;
-        line.push(b'\n');
-        self.input.write_all(&line).await
-    }
-
+impl Output {
     /// The next message; `None` when the worker has ended, or says what it has no business to.
     ///
     /// Dropping this loses nothing: the next call goes on in the middle of the line.
     pub(crate) async fn receive(&mut self) -> Option<FromWorker> {
         let room = MESSAGE_BYTES_MAX.saturating_sub(self.line.len() as u64);
-        (&mut self.output).take(room).read_until(b'\n', &mut self.line).await.ok()?;
+        (&mut self.pipe).take(room).read_until(b'\n', &mut self.line).await.ok()?;
         if self.line.last() != Some(&b'\n') {
             return None;
         }
         let line = std::mem::take(&mut self.line);
         serde_json::from_slice(&line).ok()
     }
+}
 
+impl Worker {
     /// How it ended, once it has ended by itself.
     pub(crate) async fn ended(&mut self) -> Option<Death> {
         use std::os::unix::process::ExitStatusExt as _;

@@ -3,7 +3,11 @@
 use std::{collections::HashMap, pin::pin, sync::Arc, time::Duration};
 
 use serde_json::Value;
-use tokio::{sync::Semaphore, task::JoinSet, time::Instant};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::JoinSet,
+    time::Instant,
+};
 
 use crate::{
     CallError, CallRecord, Ending, Host, Limit, Limits, Outcome, Script, ScriptError,
@@ -50,6 +54,8 @@ struct Answered {
     id: u64,
     outcome: Result<Value, CallError>,
     took: Duration,
+    /// The next call begins when the worker is told of this one.
+    _turn: Option<OwnedSemaphorePermit>,
 }
 
 async fn watch(
@@ -60,7 +66,7 @@ async fn watch(
     cancelled: impl Future<Output = ()> + Send,
     state: &mut Progress,
 ) -> Ending {
-    if worker.send(&ToWorker::Start(script)).await.is_err() {
+    if worker.input.tell(&ToWorker::Start(script)).is_err() {
         return lost(worker).await;
     }
     let mut cancelled = pin!(cancelled);
@@ -70,12 +76,17 @@ async fn watch(
     let mut calls: JoinSet<Answered> = JoinSet::new();
     loop {
         let message = tokio::select! {
-            message = worker.receive() => message,
-            Some(answered) = calls.join_next(), if !calls.is_empty() => {
+            message = worker.output.receive() => message,
+            written = worker.input.write(), if !worker.input.is_written() => {
+                if written.is_err() {
+                    return lost(worker).await;
+                }
+                continue;
+            }
+            Some(answered) = calls.join_next(), if worker.input.has_room() && !calls.is_empty() => {
                 let Ok(answered) = answered else { continue };
                 state.answered(&answered);
-                let answer = ToWorker::Answer { id: answered.id, outcome: answered.outcome };
-                if worker.send(&answer).await.is_err() {
+                if worker.input.tell(&ToWorker::Answer { id: answered.id, outcome: answered.outcome }).is_err() {
                     return lost(worker).await;
                 }
                 continue;
@@ -91,10 +102,10 @@ async fn watch(
                 state.call(id, &server, &tool);
                 let (call, turns) = (host.call(server, tool, arguments), turns.clone());
                 calls.spawn(async move {
-                    let _turn = turns.acquire_owned().await;
+                    let turn = turns.acquire_owned().await.ok();
                     let start = Instant::now();
                     let outcome = call.await;
-                    Answered { id, outcome, took: start.elapsed() }
+                    Answered { id, outcome, took: start.elapsed(), _turn: turn }
                 });
             }
             Some(FromWorker::Log(line)) => state.log(line, limits.log_bytes_max),

@@ -1,5 +1,7 @@
 //! What a script is written in, what it is told beforehand, and what it gives back.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::support::{Era, FixtureCatalog, TestBroker, TestClient, broker::eventually};
@@ -84,6 +86,18 @@ async fn arguments_that_do_not_fit_fail_before_anything_is_called() {
     // What a client calls by itself is the server's business.
     client.call("one__add", json!({"a": "x"})).await;
     assert!(broker.audit().await.contains(&"add error".to_owned()));
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn calls_and_answers_that_are_longer_than_a_pipe_pass_each_other() {
+    let broker = TestBroker::with(catalog()).start().await;
+    let client = coder(&broker).await;
+    let source = "const text = 'x'.repeat(200_000);
+        const answers = await Promise.all(Array.from({length: 40}, (_, id) => one.echo({text: id + text})));
+        return answers.filter((answer, id) => answer.text === id + text).length";
+    let outcome = tokio::time::timeout(Duration::from_secs(60), script(&client, source)).await.expect("it goes on");
+    assert_eq!(outcome["result"], 40, "{outcome}");
     broker.stop().await;
 }
 
