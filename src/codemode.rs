@@ -12,7 +12,7 @@ use std::{
 };
 
 use js_runtime::{CallFuture, Ending, Host, Limits, Outcome, Pool, PoolError, Script};
-use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::{config::CodeModeSettings, lifecycle::Tasks, supervisor::upstream::chain};
 
@@ -119,7 +119,7 @@ pub async fn check(settings: &CodeModeSettings) -> Result<String, String> {
 struct Nothing;
 
 impl Host for Nothing {
-    fn call(&self, _server: String, _tool: String, _arguments: Value) -> CallFuture {
+    fn call(&self, _server: String, _tool: String, _arguments: Box<RawValue>) -> CallFuture {
         Box::pin(async { Err("there is nothing to call".to_owned().into()) })
     }
 }

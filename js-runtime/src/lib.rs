@@ -21,7 +21,7 @@ pub mod worker;
 use std::{future::Future, pin::Pin, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, value::RawValue};
 
 pub use pool::{Pool, PoolError};
 
@@ -30,8 +30,10 @@ pub const ENGINE: &str = if cfg!(feature = "v8") { "V8" } else { "QuickJS" };
 
 /// What a script may call.
 pub trait Host: Send + Sync {
-    /// Calls a tool. Dropping the future takes the call back.
-    fn call(&self, server: String, tool: String, arguments: Value) -> CallFuture;
+    /// Calls a tool, once this is awaited. Dropping the future takes the call back.
+    ///
+    /// `arguments` are better parsed then as well: many calls may wait for their turn.
+    fn call(&self, server: String, tool: String, arguments: Box<RawValue>) -> CallFuture;
 }
 
 /// A call on its way.

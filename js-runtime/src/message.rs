@@ -1,7 +1,7 @@
 //! What a worker and who runs it say to each other: JSON, one message a line.
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, value::RawValue};
 
 use crate::{CallError, Script, ScriptError};
 
@@ -27,7 +27,8 @@ pub(crate) enum FromWorker {
         id: u64,
         server: String,
         tool: String,
-        arguments: Value,
+        /// As text: parsed, it may take many times the memory.
+        arguments: Box<RawValue>,
     },
     Log(String),
     Done(Result<Value, ScriptError>),

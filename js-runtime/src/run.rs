@@ -1,8 +1,8 @@
 //! One script from its start to its outcome, seen from outside the worker.
 
-use std::{collections::HashMap, pin::pin, sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
-use serde_json::Value;
+use serde_json::{Value, value::RawValue};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
@@ -27,6 +27,16 @@ const SIGSYS: i32 = 31;
 /// A line of log that is longer is cut.
 const LOG_LINE_BYTES_MAX: usize = 4 << 10;
 
+/// What calls that have no answer yet may have as arguments, together.
+const UNANSWERED_BYTES_MAX: usize = 64 << 20;
+
+/// What the arguments of calls under way may take of the memory together, as [`mebibytes`] reckons it. One call that takes
+/// more by itself is made alone.
+const PARSED_MEBIBYTES_MAX: u32 = 256;
+
+/// About what a value of a parsed text takes beside the text.
+const VALUE_BYTES: usize = 128;
+
 pub(crate) async fn run(
     worker: &mut Worker,
     script: Script,
@@ -34,8 +44,7 @@ pub(crate) async fn run(
     limits: &Limits,
     cancelled: impl Future<Output = ()> + Send,
 ) -> Outcome {
-    let mut state =
-        Progress { is_read: false, logs: Vec::new(), log_bytes: 0, calls: Vec::new(), numbers: HashMap::new() };
+    let mut state = Progress { is_read: false, logs: Vec::new(), log_bytes: 0, calls: Vec::new(), unanswered_bytes: 0 };
     let ending = watch(worker, script, host, limits, cancelled, &mut state).await;
     Outcome { ending, logs: state.logs, calls: state.calls }
 }
@@ -46,16 +55,19 @@ struct Progress {
     logs: Vec<String>,
     log_bytes: usize,
     calls: Vec<CallRecord>,
-    /// Which record a call of the worker's numbering is.
-    numbers: HashMap<u64, usize>,
+    /// What the calls without an answer have as arguments.
+    unanswered_bytes: usize,
 }
 
 struct Answered {
+    /// The worker's number for it, and that of its record.
     id: u64,
+    record: usize,
+    arguments_bytes: usize,
     outcome: Result<Value, CallError>,
     took: Duration,
     /// The next call begins when the worker is told of this one.
-    _turn: Option<OwnedSemaphorePermit>,
+    _turn: [Option<OwnedSemaphorePermit>; 2],
 }
 
 async fn watch(
@@ -72,6 +84,7 @@ async fn watch(
     let mut cancelled = pin!(cancelled);
     let mut deadline = pin!(tokio::time::sleep(limits.wall));
     let turns = Arc::new(Semaphore::new(limits.concurrent_calls_max));
+    let room = Arc::new(Semaphore::new(PARSED_MEBIBYTES_MAX as usize));
     // Dropped with this, and with it every call on its way.
     let mut calls: JoinSet<Answered> = JoinSet::new();
     loop {
@@ -99,13 +112,22 @@ async fn watch(
                 if state.calls.len() >= limits.calls_max {
                     return Ending::Limit(Limit::Calls);
                 }
-                state.call(id, &server, &tool);
-                let (call, turns) = (host.call(server, tool, arguments), turns.clone());
+                let arguments_bytes = arguments.get().len();
+                let record = state.call(&server, &tool);
+                if state.unanswered_bytes.saturating_add(arguments_bytes) > UNANSWERED_BYTES_MAX {
+                    if worker.input.tell(&ToWorker::Answer { id, outcome: Err(crowded()) }).is_err() {
+                        return lost(worker).await;
+                    }
+                    continue;
+                }
+                state.unanswered_bytes += arguments_bytes;
+                let (turns, room, takes) = (turns.clone(), room.clone(), mebibytes(&arguments));
+                let call = host.call(server, tool, arguments);
                 calls.spawn(async move {
-                    let turn = turns.acquire_owned().await.ok();
+                    let turn = [turns.acquire_owned().await.ok(), room.acquire_many_owned(takes).await.ok()];
                     let start = Instant::now();
                     let outcome = call.await;
-                    Answered { id, outcome, took: start.elapsed(), _turn: turn }
+                    Answered { id, record, arguments_bytes, outcome, took: start.elapsed(), _turn: turn }
                 });
             }
             Some(FromWorker::Log(line)) => state.log(line, limits.log_bytes_max),
@@ -118,6 +140,19 @@ async fn watch(
             None => return lost(worker).await,
         }
     }
+}
+
+fn crowded() -> CallError {
+    let most = UNANSWERED_BYTES_MAX >> 20;
+    format!("calls without an answer have more than {most} MiB of arguments together: await some of them first").into()
+}
+
+/// What arguments take of the memory once they are parsed, about.
+fn mebibytes(arguments: &RawValue) -> u32 {
+    let text = arguments.get();
+    let values = text.bytes().filter(|byte| matches!(byte, b',' | b'[' | b'{')).count();
+    let mebibytes = text.len().saturating_add(values.saturating_mul(VALUE_BYTES)) >> 20;
+    u32::try_from(mebibytes).unwrap_or(u32::MAX).min(PARSED_MEBIBYTES_MAX)
 }
 
 fn done(outcome: Result<Value, ScriptError>, limits: &Limits) -> Ending {
@@ -183,15 +218,31 @@ impl Progress {
         }
     }
 
-    fn call(&mut self, id: u64, server: &str, tool: &str) {
-        self.numbers.insert(id, self.calls.len());
+    /// Records a call, and gives the record's number.
+    fn call(&mut self, server: &str, tool: &str) -> usize {
         self.calls.push(CallRecord { server: server.to_owned(), tool: tool.to_owned(), ms: 0, ok: false });
+        self.calls.len() - 1
     }
 
     fn answered(&mut self, answered: &Answered) {
-        if let Some(call) = self.numbers.get(&answered.id).and_then(|number| self.calls.get_mut(*number)) {
+        self.unanswered_bytes = self.unanswered_bytes.saturating_sub(answered.arguments_bytes);
+        if let Some(call) = self.calls.get_mut(answered.record) {
             call.ms = u64::try_from(answered.took.as_millis()).unwrap_or(u64::MAX);
             call.ok = answered.outcome.is_ok();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_arguments_take_grows_with_their_values() {
+        let takes = |text: String| mebibytes(&RawValue::from_string(text).unwrap());
+        assert_eq!(takes("{}".to_owned()), 0);
+        assert_eq!(takes(format!("[\"{}\"]", "x".repeat(10 << 20))), 10);
+        assert_eq!(takes(format!("[{}0]", "0,".repeat(1 << 20))), 130);
+        assert_eq!(takes(format!("[{}0]", "[],".repeat(10 << 20))), PARSED_MEBIBYTES_MAX, "it is made alone");
     }
 }

@@ -19,7 +19,7 @@ use std::{
 use deno_core::{Extension, JsRuntime, OpState, PollEventLoopOptions, RuntimeOptions, op2, v8};
 use deno_error::JsErrorBox;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, value::RawValue};
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader},
     net::unix::pipe,
@@ -147,8 +147,7 @@ async fn op_call(
     #[string] tool: String,
     #[string] arguments: String,
 ) -> Result<String, JsErrorBox> {
-    let arguments: Value =
-        serde_json::from_str(&arguments).map_err(|error| JsErrorBox::type_error(error.to_string()))?;
+    let arguments = RawValue::from_string(arguments).map_err(|error| JsErrorBox::type_error(error.to_string()))?;
     let waiting = state.borrow().borrow::<SharedWaiting>().clone();
     let (answer, answered) = oneshot::channel();
     let id = {

@@ -12,7 +12,7 @@ use std::{
 };
 
 use js_runtime::{CallFuture, Ending, Host, Limits, Pool, Script, worker};
-use serde_json::Value;
+use serde_json::{Value, value::RawValue};
 
 /// Names under which engines and hosts offer a way out.
 const NAMES: [&str; 40] = [
@@ -109,8 +109,14 @@ const SIGSYS: i32 = 31;
 struct Echo;
 
 impl Host for Echo {
-    fn call(&self, _server: String, tool: String, arguments: Value) -> CallFuture {
-        Box::pin(async move { if tool == "echo" { Ok(arguments) } else { Err("no such tool".to_owned().into()) } })
+    fn call(&self, _server: String, tool: String, arguments: Box<RawValue>) -> CallFuture {
+        Box::pin(async move {
+            if tool == "echo" {
+                Ok(serde_json::from_str(arguments.get()).unwrap())
+            } else {
+                Err("no such tool".to_owned().into())
+            }
+        })
     }
 }
 

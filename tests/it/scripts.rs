@@ -102,6 +102,20 @@ async fn calls_and_answers_that_are_longer_than_a_pipe_pass_each_other() {
 }
 
 #[tokio::test]
+async fn calls_that_wait_cannot_fill_the_memory() {
+    let broker = TestBroker::with(catalog()).start().await;
+    let client = coder(&broker).await;
+    let source = "const text = 'x'.repeat(22 << 20);
+        for (let calls = 0; calls < 2; calls++) one.hang({text});
+        const refused = await one.echo({text}).catch((error) => error);
+        return [refused.name, refused.message, (await one.echo({text: 'less'})).text]";
+    let outcome = script(&client, source).await;
+    let refused = "calls without an answer have more than 64 MiB of arguments together: await some of them first";
+    assert_eq!(outcome["result"], json!(["ToolError", refused, "less"]), "{outcome}");
+    broker.stop().await;
+}
+
+#[tokio::test]
 async fn what_tools_return_is_learned_from_what_they_returned() {
     let broker = TestBroker::with(catalog()).start().await;
     let client = coder(&broker).await;

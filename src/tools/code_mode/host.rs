@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use js_runtime::{CallError, CallFuture, Host};
 use rmcp::model::{CallToolRequestParams, CallToolResult};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, value::RawValue};
 use tokio_util::sync::DropGuard;
 
 use super::{
@@ -32,9 +32,14 @@ pub(super) struct SessionHost {
 }
 
 impl Host for SessionHost {
-    fn call(&self, server: String, tool: String, arguments: Value) -> CallFuture {
+    fn call(&self, server: String, tool: String, arguments: Box<RawValue>) -> CallFuture {
         let host = self.clone();
-        Box::pin(async move { host.make(&server, &tool, arguments).await })
+        Box::pin(async move {
+            let parsed = serde_json::from_str(arguments.get());
+            drop(arguments);
+            let parsed = parsed.map_err(|error| format!("the arguments of `{tool}` cannot be read: {error}"))?;
+            host.make(&server, &tool, parsed).await
+        })
     }
 }
 
