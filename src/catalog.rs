@@ -43,7 +43,7 @@ pub use pack::Trust;
 pub use policy::CatalogSettings;
 pub use sources::Sources;
 
-use crate::ids::ServerName;
+use crate::{heap, ids::ServerName};
 use file::Severity;
 use foreign::folded_name;
 use pack::Pack;
@@ -335,6 +335,8 @@ impl Snapshot {
             return Ok(index);
         }
         let index = make(&self.documents())?;
+        // To make it took many times what is kept.
+        heap::give_back();
         Ok(self.index.get_or_init(|| index))
     }
 

@@ -28,6 +28,7 @@ pub mod compose;
 pub mod config;
 pub mod endpoint;
 pub mod features;
+pub mod heap;
 pub mod http;
 pub mod ids;
 pub mod lifecycle;

@@ -3,8 +3,11 @@
 //! A concept is a set of words and phrases that mean the same, in a dozen languages. Entries are indexed under the
 //! concepts that they mention, and a question is asked for the concepts that it mentions, so that the two can meet
 //! without a word in common. A product is known for what `products.txt` says, whatever its own description says.
+//!
+//! It is kept for as long as the program runs: in sorted lists, whose words are parts of the data wherever they can be.
 
 use std::{
+    borrow::Cow,
     collections::{HashMap, HashSet},
     sync::OnceLock,
 };
@@ -28,38 +31,38 @@ pub(crate) fn data() -> [&'static [u8]; 4] {
 pub(crate) type Concept = u16;
 
 pub(crate) struct Lexicon {
-    /// Phrases by their first word, exactly or by what the first word begins with.
-    by_word: HashMap<String, Vec<Phrase>>,
-    by_prefix: HashMap<String, Vec<Phrase>>,
+    /// Phrases, ordered by their first word: those that have it exactly, and those that have what it begins with.
+    by_word: Vec<Phrase>,
+    by_prefix: Vec<Phrase>,
     /// Words of scripts without spaces, and the length of the longest in characters.
-    unspaced: HashMap<String, Vec<Concept>>,
+    unspaced: HashMap<Cow<'static, str>, Vec<Concept>>,
     unspaced_longest: usize,
-    /// Words that an English speaker would use, not reduced.
-    english: HashSet<String>,
-    /// The same made ready for being compared, at the first typo.
-    spellings: OnceLock<Vec<Spelling>>,
-    products: HashMap<String, Vec<Product>>,
-    noise: HashSet<String>,
+    /// Words that an English speaker would use, not reduced; in order.
+    english: Vec<Spelling>,
+    /// Ordered by the first words of their names.
+    products: Vec<Product>,
+    noise: HashSet<&'static str>,
     /// What English speakers say for each concept, for short.
     heads: Vec<Vec<String>>,
 }
 
 struct Phrase {
-    length: usize,
-    rest: Vec<Pattern>,
+    first: Pattern,
+    rest: Box<[Pattern]>,
     concept: Concept,
     foreign: bool,
 }
 
 struct Pattern {
-    text: String,
+    text: Cow<'static, str>,
     /// Length of the word before it was reduced: stems that coincide by accident are of words unlike in length.
     length: usize,
     prefix: bool,
 }
 
 pub(crate) struct Product {
-    rest: Vec<String>,
+    first: Cow<'static, str>,
+    rest: Box<[String]>,
     pub(crate) known_for: &'static str,
 }
 
@@ -88,15 +91,14 @@ impl Lexicon {
 
     fn read() -> Self {
         let mut lexicon = Self {
-            by_word: HashMap::new(),
-            by_prefix: HashMap::new(),
+            by_word: Vec::new(),
+            by_prefix: Vec::new(),
             unspaced: HashMap::new(),
             unspaced_longest: 0,
-            english: HashSet::new(),
-            spellings: OnceLock::new(),
-            products: HashMap::new(),
+            english: Vec::new(),
+            products: Vec::new(),
             heads: Vec::new(),
-            noise: lines(NOISE).flat_map(str::split_whitespace).map(str::to_owned).collect(),
+            noise: lines(NOISE).flat_map(str::split_whitespace).collect(),
         };
         let mut reader = Reader::default();
         for (number, line) in lines(CONCEPTS).enumerate() {
@@ -110,13 +112,24 @@ impl Lexicon {
         for line in lines(PRODUCTS) {
             lexicon.add_product(&mut reader, line);
         }
+        // Of those that have the same first word, the one that was read first comes first.
+        lexicon.by_word.sort_by(|a, b| a.first.text.cmp(&b.first.text));
+        lexicon.by_prefix.sort_by(|a, b| a.first.text.cmp(&b.first.text));
+        lexicon.products.sort_by(|a, b| a.first.cmp(&b.first));
+        lexicon.english.sort_by(|a, b| a.text.cmp(&b.text));
+        lexicon.english.dedup_by(|a, b| a.text == b.text);
+        lexicon.by_word.shrink_to_fit();
+        lexicon.by_prefix.shrink_to_fit();
+        lexicon.products.shrink_to_fit();
+        lexicon.english.shrink_to_fit();
         lexicon
     }
 
-    fn add(&mut self, reader: &mut Reader, phrase: &str, concept: Concept, foreign: bool) {
+    fn add(&mut self, reader: &mut Reader, phrase: &'static str, concept: Concept, foreign: bool) {
         let phrase = phrase.trim();
         if phrase.contains(text::is_unspaced) {
-            let word = phrase.trim_end_matches('*').to_lowercase();
+            let written = phrase.trim_end_matches('*');
+            let word = part_of(written, written.to_lowercase());
             self.unspaced_longest = self.unspaced_longest.max(word.chars().count());
             self.unspaced.entry(word).or_default().push(concept);
             return;
@@ -125,15 +138,12 @@ impl Lexicon {
         for written in phrase.split_whitespace() {
             let prefix = written.ends_with('*');
             for word in reader.words(written) {
+                let length = word.raw.len();
+                let (raw, stem) = (part_of(written, word.raw), part_of(written, word.stem));
                 if !foreign {
-                    self.english.insert(word.raw.clone());
-                    self.english.insert(word.stem.clone());
+                    self.english.extend([raw.clone(), stem.clone()].map(Spelling::of));
                 }
-                patterns.push(Pattern {
-                    length: word.raw.len(),
-                    text: if prefix { word.raw } else { word.stem },
-                    prefix,
-                });
+                patterns.push(Pattern { length, text: if prefix { raw } else { stem }, prefix });
             }
         }
         if patterns.is_empty() {
@@ -141,7 +151,7 @@ impl Lexicon {
         }
         let first = patterns.remove(0);
         let by_first = if first.prefix { &mut self.by_prefix } else { &mut self.by_word };
-        by_first.entry(first.text).or_default().push(Phrase { length: first.length, rest: patterns, concept, foreign });
+        by_first.push(Phrase { first, rest: patterns.into(), concept, foreign });
     }
 
     fn add_product(&mut self, reader: &mut Reader, line: &'static str) {
@@ -149,22 +159,38 @@ impl Lexicon {
         for name in names.split(',') {
             let mut words = reader.words(name).into_iter().map(|word| word.raw);
             if let Some(first) = words.next() {
-                self.english.insert(first.clone());
-                let product = Product { rest: words.collect(), known_for };
-                self.products.entry(first).or_default().push(product);
+                let first = part_of(name, first);
+                self.english.push(Spelling::of(first.clone()));
+                self.products.push(Product { first, rest: words.collect(), known_for });
             }
         }
+    }
+
+    /// Phrases that begin with the word.
+    fn exact(&self, stem: &str) -> &[Phrase] {
+        alike_first(&self.by_word, |phrase| phrase.first.text.as_ref(), stem)
+    }
+
+    /// Phrases that begin with what the word begins with, shortest beginning first.
+    fn begun<'a>(&'a self, word: &'a str) -> impl Iterator<Item = &'a Phrase> {
+        let mut phrases = self.by_prefix.as_slice();
+        let beginnings = word.char_indices().map(|(at, character)| &word[..at + character.len_utf8()]);
+        let narrowed = beginnings.map_while(move |beginning| {
+            let from = phrases.partition_point(|phrase| phrase.first.text.as_ref() < beginning);
+            let to = from + phrases[from..].partition_point(|phrase| phrase.first.text.starts_with(beginning));
+            phrases = &phrases[from..to];
+            let whole = phrases.partition_point(|phrase| phrase.first.text.len() == beginning.len());
+            (from < to).then(|| &phrases[..whole])
+        });
+        narrowed.flatten()
     }
 
     /// Every concept that `words` mention. Words of other languages count only if `foreign` says so of them.
     pub(crate) fn mentions(&self, words: &[Word], foreign: impl Fn(usize) -> bool) -> Vec<Mention> {
         let mut mentions = Vec::new();
         for (from, word) in words.iter().enumerate() {
-            let exact = self.by_word.get(&word.stem).into_iter().flatten();
-            let exact = exact.filter(|phrase| alike(phrase.length, word));
-            let prefixes = word.raw.char_indices().map(|(at, character)| &word.raw[..at + character.len_utf8()]);
-            let begun = prefixes.filter_map(|prefix| self.by_prefix.get(prefix)).flatten();
-            for phrase in exact.chain(begun) {
+            let exact = self.exact(&word.stem).iter().filter(|phrase| alike(phrase.first.length, word));
+            for phrase in exact.chain(self.begun(&word.raw)) {
                 let to = from + 1 + phrase.rest.len();
                 let Some(rest) = words.get(from + 1..to) else { continue };
                 let alone = phrase.rest.is_empty();
@@ -205,7 +231,7 @@ impl Lexicon {
     pub(crate) fn products(&self, words: &[Word]) -> Vec<Named<'_>> {
         let mut named = Vec::new();
         for (from, word) in words.iter().enumerate() {
-            for product in self.products.get(&word.raw).into_iter().flatten() {
+            for product in alike_first(&self.products, |product| product.first.as_ref(), &word.raw) {
                 let to = from + 1 + product.rest.len();
                 if words.get(from + 1..to).is_some_and(|rest| rest.iter().map(|word| &word.raw).eq(product.rest.iter()))
                 {
@@ -218,7 +244,8 @@ impl Lexicon {
 
     /// Whether this is a word that an English speaker would use here.
     pub(crate) fn is_english(&self, word: &Word) -> bool {
-        self.english.contains(&word.raw) || self.english.contains(&word.stem) || Meaning::get().has(&word.raw)
+        let said = |word: &str| self.english.binary_search_by(|known| known.text.as_ref().cmp(word)).is_ok();
+        said(&word.raw) || said(&word.stem) || Meaning::get().has(&word.raw)
     }
 
     /// What English speakers say for a concept.
@@ -228,9 +255,7 @@ impl Lexicon {
 
     /// Whether some other language has this word for a concept.
     pub(crate) fn is_foreign(&self, word: &Word) -> bool {
-        let begun = |prefix: &str| self.by_prefix.get(prefix).is_some_and(|phrases| phrases.iter().any(Phrase::alone));
-        self.by_word.get(&word.stem).is_some_and(|phrases| phrases.iter().any(Phrase::alone))
-            || word.raw.char_indices().any(|(at, character)| begun(&word.raw[..at + character.len_utf8()]))
+        self.exact(&word.stem).iter().any(Phrase::alone) || self.begun(&word.raw).any(Phrase::alone)
     }
 
     /// Whether the word is grammar in some other language.
@@ -238,13 +263,9 @@ impl Lexicon {
         self.noise.contains(word)
     }
 
-    /// The words that a misspelt one may be meant for.
+    /// The words that a misspelt one may be meant for, in order.
     pub(crate) fn spellings(&self) -> &[Spelling] {
-        self.spellings.get_or_init(|| {
-            let mut english: Vec<&String> = self.english.iter().collect();
-            english.sort_unstable();
-            english.into_iter().map(|word| Spelling::of(word)).collect()
-        })
+        &self.english
     }
 }
 
@@ -256,7 +277,11 @@ impl Phrase {
 
 impl Pattern {
     fn fits(&self, word: &Word) -> bool {
-        if self.prefix { word.raw.starts_with(&self.text) } else { word.stem == self.text && alike(self.length, word) }
+        if self.prefix {
+            word.raw.starts_with(self.text.as_ref())
+        } else {
+            word.stem == self.text && alike(self.length, word)
+        }
     }
 }
 
@@ -264,6 +289,21 @@ const LENGTHS_APART_MAX: usize = 4;
 
 fn alike(length: usize, word: &Word) -> bool {
     length.abs_diff(word.raw.len()) <= LENGTHS_APART_MAX
+}
+
+/// The items of an ordered list that have this word.
+fn alike_first<'a, T>(ordered: &'a [T], word_of: impl Fn(&T) -> &str, word: &str) -> &'a [T] {
+    let from = ordered.partition_point(|item| word_of(item) < word);
+    let alike = ordered[from..].partition_point(|item| word_of(item) == word);
+    &ordered[from..from + alike]
+}
+
+/// The word as a part of what was written, if it is one.
+fn part_of(written: &'static str, word: String) -> Cow<'static, str> {
+    match written.find(&word) {
+        Some(at) => Cow::Borrowed(&written[at..at + word.len()]),
+        None => Cow::Owned(word),
+    }
 }
 
 fn lines(data: &'static str) -> impl Iterator<Item = &'static str> {

@@ -20,7 +20,7 @@ mod stored;
 mod text;
 mod vocabulary;
 
-use std::path::Path;
+use std::{fs, path::Path};
 
 use tantivy::{Directory as _, Searcher, TantivyError, directory::RamDirectory};
 
@@ -168,16 +168,18 @@ impl Index {
         let stored = std::thread::scope(|scope| {
             // A first query is not to wait for these, nor they for the file.
             scope.spawn(|| (Lexicon::get(), Meaning::get()));
-            Stored::read(path, fingerprint).and_then(Self::of)
+            Self::read(&fs::read(path).ok()?, fingerprint)
         });
         if let Some(index) = stored {
             return Ok(index);
         }
-        let (index, directory) = Self::make(documents)?;
-        let files = files(&directory);
-        let stored = Stored { rows: index.rows, vocabulary: index.vocabulary, files };
-        drop(stored.write(path, fingerprint));
-        Ok(Self { rows: stored.rows, vocabulary: stored.vocabulary, ..index })
+        let bytes = {
+            let (Self { rows, vocabulary, .. }, directory) = Self::make(documents)?;
+            Stored { rows, vocabulary, files: files(&directory) }.bytes(fingerprint)
+        };
+        drop(stored::write(path, &bytes));
+        // What is kept lies beside each other once what it was made with is gone, of which there is ten times as much.
+        Self::read(&bytes, fingerprint).map_or_else(|| Self::build(documents), Ok)
     }
 
     fn make<'a>(documents: impl IntoIterator<Item = &'a Document>) -> Result<(Self, RamDirectory), IndexError> {
@@ -197,7 +199,8 @@ impl Index {
         Ok((Self { fields, searcher, rows, vocabulary }, directory))
     }
 
-    fn of(mut stored: Stored) -> Option<Self> {
+    fn read(bytes: &[u8], fingerprint: u64) -> Option<Self> {
+        let mut stored = Stored::read(bytes, fingerprint)?;
         let (schema, fields) = fields::schema();
         let index = tantivy::Index::open(stored.directory().ok()?).ok()?;
         let searcher = index.reader().ok()?.searcher();

@@ -4,7 +4,7 @@
 //! sentence encoder so that the sum of a sentence's words points where the encoder would put the sentence. No model
 //! runs here: a text's vector is a sum, and nearness a product.
 
-use std::{collections::HashMap, sync::OnceLock};
+use std::sync::OnceLock;
 
 static TABLE: &[u8] = include_bytes!("../data/meaning.bin");
 
@@ -12,7 +12,9 @@ static TABLE: &[u8] = include_bytes!("../data/meaning.bin");
 pub(crate) type Direction = Vec<i8>;
 
 pub(crate) struct Meaning {
-    words: HashMap<&'static str, usize>,
+    /// A word on each line, in order, and where each begins.
+    words: &'static str,
+    starts: Vec<u32>,
     dimensions: usize,
     scales: &'static [u8],
     vectors: &'static [u8],
@@ -41,17 +43,18 @@ impl Meaning {
         let words = std::str::from_utf8(take(words_bytes)?).ok()?;
         let scales = take(count * 4)?;
         let vectors = take(count * dimensions)?;
-        let words = words.split('\n').enumerate().map(|(at, word)| (word, at)).collect();
-        Some(Self { words, dimensions, scales, vectors })
+        let ends = words.bytes().zip(1..).filter(|(byte, _)| *byte == b'\n').map(|(_, end)| end);
+        let starts = std::iter::once(0).chain(ends).take(count).collect();
+        Some(Self { words, starts, dimensions, scales, vectors })
     }
 
     fn empty() -> Self {
-        Self { words: HashMap::new(), dimensions: 0, scales: &[], vectors: &[] }
+        Self { words: "", starts: Vec::new(), dimensions: 0, scales: &[], vectors: &[] }
     }
 
     /// Whether this is an English word, as far as the table knows.
     pub(crate) fn has(&self, word: &str) -> bool {
-        self.words.contains_key(word)
+        self.at(word).is_some()
     }
 
     /// The direction of some words; none if it knows none of them.
@@ -69,7 +72,12 @@ impl Meaning {
     }
 
     fn find(&self, word: &str) -> Option<usize> {
-        self.words.get(word).or_else(|| self.words.get(word.strip_suffix('s')?)).copied()
+        self.at(word).or_else(|| self.at(word.strip_suffix('s')?))
+    }
+
+    fn at(&self, word: &str) -> Option<usize> {
+        let known = |start: u32| self.words[start as usize..].split('\n').next().unwrap_or_default();
+        self.starts.binary_search_by(|start| known(*start).cmp(word)).ok()
     }
 }
 

@@ -78,9 +78,8 @@ impl Hash {
 }
 
 impl Stored {
-    /// Reads the file if it is whole and was made from what has this fingerprint.
-    pub(crate) fn read(path: &Path, fingerprint: u64) -> Option<Self> {
-        let bytes = fs::read(path).ok()?;
+    /// Reads what was written if it is whole and was made from what has this fingerprint.
+    pub(crate) fn read(bytes: &[u8], fingerprint: u64) -> Option<Self> {
         let (body, checksum) = bytes.split_at_checked(bytes.len().checked_sub(8)?)?;
         let mut input = Input(body);
         if input.take(MAGIC.len())? != MAGIC || input.number()? != fingerprint {
@@ -105,8 +104,7 @@ impl Stored {
         Some(Self { rows, vocabulary, files })
     }
 
-    /// Writes the file, whole or not at all.
-    pub(crate) fn write(&self, path: &Path, fingerprint: u64) -> io::Result<()> {
+    pub(crate) fn bytes(&self, fingerprint: u64) -> Vec<u8> {
         let mut output = Output(MAGIC.to_vec());
         output.number(fingerprint);
         output.number(self.rows.len() as u64);
@@ -131,12 +129,7 @@ impl Stored {
         let mut hash = Hash::default();
         hash.add(&output.0);
         output.number(hash.0);
-        if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder)?;
-        }
-        let aside = aside(path);
-        fs::write(&aside, &output.0)?;
-        fs::rename(&aside, path).inspect_err(|_| drop(fs::remove_file(&aside)))
+        output.0
     }
 
     /// tantivy's files, where it can open them.
@@ -147,6 +140,16 @@ impl Stored {
         }
         Ok(directory)
     }
+}
+
+/// Writes a file, whole or not at all.
+pub(crate) fn write(path: &Path, content: &[u8]) -> io::Result<()> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    let aside = aside(path);
+    fs::write(&aside, content)?;
+    fs::rename(&aside, path).inspect_err(|_| drop(fs::remove_file(&aside)))
 }
 
 fn aside(path: &Path) -> PathBuf {

@@ -1,9 +1,6 @@
 //! The words that a catalog has, and which of them a misspelt or unfinished word may be meant for.
 
-use std::{
-    cmp::Reverse,
-    collections::{HashMap, HashSet},
-};
+use std::{borrow::Cow, cmp::Reverse, collections::HashMap};
 
 use crate::{
     stored::{Input, Output},
@@ -20,12 +17,12 @@ pub(crate) enum Strength {
     Name = 3,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Known {
-    word: Word,
+    word: Spelling,
+    stem: Box<str>,
     strength: Strength,
     count: u32,
-    spelling: Spelling,
 }
 
 #[derive(Default)]
@@ -48,9 +45,10 @@ impl VocabularyBuilder {
 
 #[derive(Default)]
 pub(crate) struct Vocabulary {
+    /// In order.
     words: Vec<Known>,
-    by_word: HashMap<String, usize>,
-    stems: HashSet<String>,
+    /// Which of the words have them, in order of the stems.
+    stems: Vec<u32>,
 }
 
 /// Words that may have been meant, best first.
@@ -75,8 +73,8 @@ impl Vocabulary {
     pub(crate) fn write(&self, output: &mut Output) {
         output.number(self.words.len() as u64);
         for known in &self.words {
-            output.bytes(known.word.raw.as_bytes());
-            output.bytes(known.word.stem.as_bytes());
+            output.bytes(known.word.text.as_bytes());
+            output.bytes(known.stem.as_bytes());
             output.number(known.strength as u64);
             output.number(u64::from(known.count));
         }
@@ -84,46 +82,54 @@ impl Vocabulary {
 
     fn new(words: impl Iterator<Item = (Word, Strength, u32)>) -> Self {
         let mut words: Vec<Known> = words
-            .map(|(word, strength, count)| {
-                let spelling = Spelling::of(&word.raw);
-                Known { word, strength, count, spelling }
+            .map(|(Word { raw, stem }, strength, count)| {
+                let word = Spelling::of(Cow::Owned(raw));
+                Known { word, stem: stem.into(), strength, count }
             })
             .collect();
-        words.sort_by(|a, b| a.word.raw.cmp(&b.word.raw));
-        let by_word = words.iter().enumerate().map(|(at, known)| (known.word.raw.clone(), at)).collect();
-        let stems = words.iter().map(|known| known.word.stem.clone()).collect();
-        Self { words, by_word, stems }
+        words.sort_by(|a, b| a.word.text.cmp(&b.word.text));
+        let stem = |at: &u32| &words[*at as usize].stem;
+        let mut stems: Vec<u32> = (0..).take(words.len()).collect();
+        stems.sort_by_key(stem);
+        stems.dedup_by_key(|at| stem(at));
+        stems.shrink_to_fit();
+        Self { words, stems }
+    }
+
+    fn find(&self, word: &str) -> Option<&Known> {
+        let at = self.words.binary_search_by(|known| known.word.text.as_ref().cmp(word)).ok()?;
+        self.words.get(at)
     }
 
     pub(crate) fn has(&self, word: &str) -> bool {
-        self.by_word.contains_key(word)
+        self.find(word).is_some()
     }
 
     pub(crate) fn strength(&self, word: &str) -> Option<Strength> {
-        self.by_word.get(word).and_then(|at| self.words.get(*at)).map(|known| known.strength)
+        self.find(word).map(|known| known.strength)
     }
 
     pub(crate) fn has_stem(&self, stem: &str) -> bool {
-        self.stems.contains(stem)
+        self.stems.binary_search_by(|at| self.words[*at as usize].stem.as_ref().cmp(stem)).is_ok()
     }
 
     pub(crate) fn stem(&self, word: &str) -> Option<&str> {
-        self.by_word.get(word).and_then(|at| self.words.get(*at)).map(|known| known.word.stem.as_str())
+        self.find(word).map(|known| known.stem.as_ref())
     }
 
     /// Words of names and titles that begin with `beginning`.
     pub(crate) fn beginning(&self, beginning: &str) -> Vec<&str> {
-        let from = self.words.partition_point(|known| known.word.raw.as_str() < beginning);
+        let from = self.words.partition_point(|known| known.word.text.as_ref() < beginning);
         let mut found: Vec<&Known> = self.words[from..]
             .iter()
-            .take_while(|known| known.word.raw.starts_with(beginning))
+            .take_while(|known| known.word.text.starts_with(beginning))
             .filter(|known| known.strength >= Strength::Topic)
             .collect();
-        found.sort_by_key(|known| (Reverse(known.strength), known.word.raw.len()));
+        found.sort_by_key(|known| (Reverse(known.strength), known.word.text.len()));
         let mut stems: Vec<&str> = Vec::new();
         for known in found {
-            if !stems.contains(&known.word.stem.as_str()) {
-                stems.push(&known.word.stem);
+            if !stems.contains(&known.stem.as_ref()) {
+                stems.push(&known.stem);
             }
         }
         stems.truncate(MEANT_MAX);
@@ -132,16 +138,17 @@ impl Vocabulary {
 
     /// The words nearest to a misspelt one, here or among `others`, with their distance; at most `most` edits away.
     pub(crate) fn nearest<'a>(&'a self, word: &str, others: &'a [Spelling], most: usize) -> Vec<(&'a str, usize)> {
-        let wanted = Spelling::of(word);
-        let known = self.words.iter().map(|known| (&known.word.raw, &known.spelling, known.strength, known.count));
-        let others = others.iter().map(|other| (&other.text, other, Strength::Lexicon, 0));
+        let wanted = Misspelt::of(word);
+        let known = self.words.iter().map(|known| (&known.word, known.strength, known.count));
+        let others = others.iter().map(|other| (other, Strength::Lexicon, 0));
         let mut found = Vec::new();
-        for (text, spelling, strength, count) in known.chain(others) {
+        for (spelling, strength, count) in known.chain(others) {
             if most > 0
                 && let Some(distance) = wanted.distance(spelling, most)
             {
-                let other_start = spelling.characters.first() != wanted.characters.first();
-                found.push((distance, other_start, Reverse(strength), Reverse(count), text.as_str()));
+                let text = spelling.text.as_ref();
+                let other_start = text.chars().next() != word.chars().next();
+                found.push((distance, other_start, Reverse(strength), Reverse(count), text));
             }
         }
         found.sort_unstable();
@@ -152,11 +159,11 @@ impl Vocabulary {
     }
 }
 
-/// A word made ready for being compared.
-#[derive(Debug, Clone)]
+/// A word, and what tells at a glance that others are spelt otherwise.
+#[derive(Debug)]
 pub(crate) struct Spelling {
-    text: String,
-    characters: Vec<char>,
+    pub(crate) text: Cow<'static, str>,
+    characters: usize,
     /// A bit for each letter or digit that the word has: words far apart in this are far apart in spelling.
     letters: u64,
 }
@@ -165,21 +172,37 @@ pub(crate) struct Spelling {
 const LENGTH_MIN: usize = 3;
 
 impl Spelling {
-    pub(crate) fn of(word: &str) -> Self {
-        let letters = word.chars().fold(0, |letters, character| letters | 1 << (u32::from(character) % 64));
-        Self { text: word.to_owned(), characters: word.chars().collect(), letters }
+    pub(crate) fn of(text: Cow<'static, str>) -> Self {
+        Self { characters: text.chars().count(), letters: letters(&text), text }
+    }
+}
+
+fn letters(word: &str) -> u64 {
+    word.chars().fold(0, |letters, character| letters | 1 << (u32::from(character) % 64))
+}
+
+/// A word that is compared to others.
+struct Misspelt {
+    characters: Vec<char>,
+    letters: u64,
+}
+
+impl Misspelt {
+    fn of(word: &str) -> Self {
+        Self { characters: word.chars().collect(), letters: letters(word) }
     }
 
     /// Insertions, deletions, replacements and swaps of neighbours between two words, if there are at most `most`.
-    fn distance(&self, other: &Self, most: usize) -> Option<usize> {
-        let (wanted, other_characters) = (&self.characters, &other.characters);
-        let width = other_characters.len() + 1;
+    fn distance(&self, other: &Spelling, most: usize) -> Option<usize> {
+        let wanted = &self.characters;
+        let width = other.characters + 1;
         if width <= LENGTH_MIN
-            || wanted.len().abs_diff(other_characters.len()) > most
+            || wanted.len().abs_diff(other.characters) > most
             || (self.letters ^ other.letters).count_ones() as usize > 2 * most
         {
             return None;
         }
+        let other_characters: Vec<char> = other.text.chars().collect();
         let (mut before, mut last): (Vec<usize>, Vec<usize>) = (vec![0; width], (0..width).collect());
         for (row, character) in wanted.iter().enumerate() {
             let mut current = vec![row + 1; width];
