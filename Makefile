@@ -9,11 +9,13 @@ export CATALOG QUERIES FORMAT FOR SEED
 
 # The engine that scripts run on: quickjs or v8. V8's library is downloaded by its crate, or taken from RUSTY_V8_ARCHIVE.
 ENGINE := quickjs
+DIST := $(CURDIR)/target/dist
 ifneq ($(ENGINE),quickjs)
+DIST := $(CURDIR)/target/$(ENGINE)/dist
 ENGINE_FLAGS := --no-default-features --features $(ENGINE) --target-dir target/$(ENGINE)
 endif
 
-.PHONY: help demo run test test-docker test-code chaos escape check catalog bench eval conformance clients man deb image packages-check clean
+.PHONY: help demo run test test-docker test-code chaos escape check catalog bench eval conformance clients man optimize deb image packages-check clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile
@@ -62,10 +64,11 @@ escape: ## Try to get out of the sandbox that scripts run in (ENGINE=v8: on V8)
 	@scripts/setup build
 	cargo test -p js-runtime --test escape $(ENGINE_FLAGS)
 
-bench: ## Measure what the broker costs, beside the same calls without it (PARTS=scripts ENGINE=v8)
-	@scripts/setup test
+bench: ## Measure what the program of packages costs, beside the same calls without it (PARTS=scripts ENGINE=v8 PROGRAM=another)
+	@scripts/setup optimize
+	[ -n "$(PROGRAM)" ] || scripts/optimize $(ENGINE_FLAGS)
 	cargo build --release --bin mcp-broker --example fixture-server $(ENGINE_FLAGS)
-	cargo bench --bench load $(ENGINE_FLAGS) -- $(PARTS)
+	MCP_BROKER_BENCH_PROGRAM="$(or $(PROGRAM),$(DIST)/mcp-broker)" cargo bench --bench load $(ENGINE_FLAGS) -- $(PARTS)
 
 eval: ## Measure the search: CATALOG=file QUERIES=file FORMAT=json for a catalog and queries of your own
 	@scripts/setup build >&2
@@ -80,9 +83,12 @@ man: ## Write manual pages and completions to target/packages
 	cargo build --bin mcp-broker
 	packaging/files target/debug/mcp-broker
 
-deb: $(TOOLS)/bin/cargo-deb ## Make a Debian package in target/debian
+optimize: ## Build the program of packages, target/dist/mcp-broker, by a profile of what it does: half an hour on two cores
+	@scripts/setup optimize
+	scripts/optimize $(ENGINE_FLAGS)
+
+deb: optimize $(TOOLS)/bin/cargo-deb ## Make a Debian package in target/debian
 	@scripts/setup packages
-	cargo build --locked --profile dist --bin mcp-broker
 	packaging/files target/dist/mcp-broker
 	$(TOOLS)/bin/cargo-deb deb --no-build --profile dist --output target/debian/
 

@@ -3,6 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     process::Stdio,
+    sync::LazyLock,
 };
 
 use anyhow::Context as _;
@@ -12,13 +13,18 @@ use tokio::{
     process::{Child, Command},
 };
 
+/// The broker: as `MCP_BROKER_BENCH_PROGRAM` names it, or as it was built with this.
 pub fn program() -> &'static Path {
-    Path::new(env!("CARGO_BIN_EXE_mcp-broker"))
+    static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
+        std::env::var_os("MCP_BROKER_BENCH_PROGRAM").map_or_else(|| env!("CARGO_BIN_EXE_mcp-broker").into(), Into::into)
+    });
+    &PROGRAM
 }
 
 /// The fixture server, as `make bench` has built it.
 pub fn fixture() -> anyhow::Result<PathBuf> {
-    let path = program().parent().context("the program has a folder")?.join("examples/fixture-server");
+    let built = Path::new(env!("CARGO_BIN_EXE_mcp-broker"));
+    let path = built.parent().context("the program has a folder")?.join("examples/fixture-server");
     anyhow::ensure!(path.exists(), "{} is not built: run `make bench`", path.display());
     Ok(path)
 }

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use js_runtime::{CallFuture, ENGINE, Ending, Host, Limits, Pool, Script};
+use serde_json::{Value, json, value::RawValue};
 use tokio::time::Instant;
 
 use crate::{
-    broker::{Home, Server},
+    broker::{Home, Server, program},
     clients::HttpClient,
     figures::{Report, Samples},
 };
@@ -23,7 +24,6 @@ const MEGABYTES: u32 = 10;
 const PAUSE: Duration = Duration::from_millis(300);
 
 pub async fn run(report: &mut Report) -> anyhow::Result<()> {
-    let engine = js_runtime::ENGINE;
     let mut cold = Samples::default();
     for _ in 0..STARTS {
         let (_home, broker, mut client) = start().await?;
@@ -40,7 +40,7 @@ pub async fn run(report: &mut Report) -> anyhow::Result<()> {
     }
     let beside = format!("{:.3} ms a call without a script", call.p50());
     let mut add = |what: &str, value: String, beside: &str, budget: &str| {
-        report.add(&format!("{engine}: {what}"), value, beside.to_owned(), budget);
+        report.add(&format!("{ENGINE}: {what}"), value, beside.to_owned(), budget);
     };
     let (p50, p99) = (cold.p50(), cold.p99());
     add("script `return 1 + 1`, no worker ready", format!("{p50:.1} ms p50, {p99:.1} ms p99"), "", "");
@@ -49,8 +49,7 @@ pub async fn run(report: &mut Report) -> anyhow::Result<()> {
     let (p50, p99) = (one.p50(), one.p99());
     add("script with one call", format!("{p50:.3} ms p50, {p99:.3} ms p99"), &beside, "1.5 ms p50");
 
-    let source = format!("for (let i = 0; i < {CALLS}; i++) await local.echo({{text: 'hello'}}); return 1");
-    let each = rounds(&mut client, &source).await? / f64::from(CALLS);
+    let each = rounds(&mut client, &one_by_one()).await? / f64::from(CALLS);
     add("1,000 calls of a script, one by one", format!("{each:.3} ms each"), &beside, "0.25 ms each");
     let source =
         format!("await Promise.all(Array.from({{length: {CALLS}}}, () => local.echo({{text: 'hello'}}))); return 1");
@@ -67,7 +66,8 @@ pub async fn run(report: &mut Report) -> anyhow::Result<()> {
     let (resident, own) = broker.child_kib("js-worker")?;
     let beside = format!("{:.1} MiB of it its own", own as f64 / 1024.0);
     add("resident, a worker that waits", format!("{:.1} MiB", resident as f64 / 1024.0), &beside, "");
-    broker.stop().await
+    broker.stop().await?;
+    alone(report).await
 }
 
 /// A broker with a server on and a code tool over it, and no worker yet.
@@ -79,6 +79,50 @@ async fn start() -> anyhow::Result<(Home, Server, HttpClient)> {
     client.call("mcp-add", &json!({"name": "local"})).await?;
     client.call("code-mode", &json!({"servers": ["local"], "name": "x"})).await?;
     Ok((home, broker, client))
+}
+
+/// Scripts without a broker: workers, and calls that are answered at once. Workers are what `MCP_BROKER_BENCH_WORKER` names,
+/// if not the broker's program.
+async fn alone(report: &mut Report) -> anyhow::Result<()> {
+    let program = std::env::var_os("MCP_BROKER_BENCH_WORKER").map_or_else(|| program().to_owned(), Into::into);
+    let limits = Limits { calls_max: 100_000, ..Limits::default() };
+    let pool = Pool::new(program, vec!["js-worker".to_owned()], limits);
+    let (mut nothing, mut one) = (Samples::default(), Samples::default());
+    for _ in 0..RUNS {
+        nothing.push(worker(&pool, "return 1 + 1").await?);
+        one.push(worker(&pool, "return await local.echo({text: 'hello'})").await?);
+    }
+    let many = worker(&pool, &one_by_one()).await?.as_secs_f64() * 1000.0 / f64::from(CALLS);
+    pool.close().await;
+    report.add(
+        &format!("{ENGINE}: a script in its worker, without a broker"),
+        format!("{:.3} ms p50, {:.3} ms with one call, {many:.3} ms for each of 1,000", nothing.p50(), one.p50()),
+        String::new(),
+        "",
+    );
+    Ok(())
+}
+
+/// How long a script takes in a worker that is ready.
+async fn worker(pool: &Pool, source: &str) -> anyhow::Result<Duration> {
+    pool.fill().await;
+    let script = Script { source: source.to_owned(), servers: vec![("local".to_owned(), vec!["echo".to_owned()])] };
+    let begun = Instant::now();
+    let outcome = pool.run(script, &Echo, std::future::pending()).await?;
+    anyhow::ensure!(matches!(outcome.ending, Ending::Completed(_)), "the script ends so: {:?}", outcome.ending);
+    Ok(begun.elapsed())
+}
+
+struct Echo;
+
+impl Host for Echo {
+    fn call(&self, _server: String, _tool: String, _arguments: Box<RawValue>) -> CallFuture {
+        Box::pin(async { Ok(json!({"text": "hello"})) })
+    }
+}
+
+fn one_by_one() -> String {
+    format!("for (let i = 0; i < {CALLS}; i++) await local.echo({{text: 'hello'}}); return 1")
 }
 
 /// Calls without a script, for as long as it takes to have the workers ready again; how long the last took.
