@@ -22,7 +22,7 @@ use crate::ids::SessionId;
 /// How long the end of a session waits for an engine that was not spoken to yet.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 
-/// How long a container is waited for that something else removes.
+/// How long is waited for a container that something else removes, and for a network that is in the making.
 const GONE_MAX: Duration = Duration::from_secs(10);
 
 /// How often what sessions left is tried again when a container is started.
@@ -116,6 +116,7 @@ impl Engine {
 
     /// Removes networks, and containers that are left, when the broker stops. Volumes stay: sessions go on.
     pub(crate) async fn close(&self) {
+        let _ = tokio::time::timeout(GONE_MAX, self.networks.none_in_the_making()).await;
         if self.connection.get().is_some() && self.clean_up(Extent::Folder).await.is_ok() {
             self.clear_ended().await;
         }

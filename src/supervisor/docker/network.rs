@@ -20,7 +20,7 @@ use bollard::{
 use tokio::sync::OnceCell;
 
 use super::{DockerError, Engine, failed};
-use crate::ids::SessionId;
+use crate::{ids::SessionId, lifecycle::Count};
 
 /// How long after a session got its network one is made ahead: not while the engine starts what is wanted now.
 const AHEAD_AFTER: Duration = Duration::from_secs(1);
@@ -30,7 +30,11 @@ const SPARE_FOR: Duration = Duration::from_secs(300);
 
 /// Networks that sessions are on, the one that is spare, and those that could not be removed.
 #[derive(Default)]
-pub(super) struct Networks(Mutex<State>);
+pub(super) struct Networks {
+    state: Mutex<State>,
+    /// Those that are being made ahead.
+    making: Count,
+}
 
 #[derive(Default)]
 struct State {
@@ -86,7 +90,12 @@ impl Drop for NetworkUse {
 
 impl Networks {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Completes when none is being made ahead.
+    pub(super) async fn none_in_the_making(&self) {
+        self.making.none().await;
     }
 
     /// What was to be made ahead is made now. Says whether there is a spare one already.
@@ -138,7 +147,9 @@ impl Engine {
             () = tokio::time::sleep(AHEAD_AFTER) => {}
             () = stopping.cancelled() => return,
         }
-        if self.networks.no_more_ahead() {
+        // Who stops the broker waits for this one, or this sees that it stops.
+        let _making = self.networks.making.one_more();
+        if self.networks.no_more_ahead() || self.tasks.is_stopping() {
             return;
         }
         let network = Arc::new(self.another());
@@ -300,6 +311,9 @@ mod tests {
         gone: AtomicBool,
         /// Whether it refuses to remove what nothing is on.
         lost_count: AtomicBool,
+        /// Whether it takes its time to make one, and whether it was told to meanwhile.
+        busy: AtomicBool,
+        told: AtomicBool,
     }
 
     impl Fake {
@@ -316,6 +330,9 @@ mod tests {
                 ("POST", [.., "networks", "create"]) => {
                     networks.insert(body["Name"].as_str().unwrap().to_owned(), 0);
                     (StatusCode::CREATED, json!({"Id": "1", "Warning": ""}))
+                }
+                ("GET", [.., "networks"]) => {
+                    (StatusCode::OK, networks.keys().map(|name| json!({"Name": name})).collect())
                 }
                 ("POST", [.., "networks", name, "disconnect"]) if body["Container"] == "box" => {
                     *networks.get_mut(*name).unwrap() -= 1;
@@ -354,6 +371,10 @@ mod tests {
     ) -> (StatusCode, Json<Value>) {
         let body = serde_json::from_slice(&body).unwrap_or_default();
         let path: Vec<&str> = uri.path().split('/').collect();
+        if path.ends_with(&["networks", "create"]) && fake.busy.load(Ordering::SeqCst) {
+            fake.told.store(true, Ordering::SeqCst);
+            until(|| !fake.busy.load(Ordering::SeqCst)).await;
+        }
         let (status, answer) = fake.answer(&method, &path, &body);
         (status, Json(answer))
     }
@@ -417,6 +438,22 @@ mod tests {
         drop(network);
         until(|| fake.networks().len() == 1).await;
         assert!(spare(&engine).is_some_and(|spare| fake.networks().contains_key(&spare)), "one is enough");
+    }
+
+    #[tokio::test]
+    async fn one_that_is_being_made_when_the_broker_stops_is_not_left() {
+        let (engine, fake, _folder) = started();
+        let network = engine.network(None);
+        network.made().await.unwrap();
+        fake.busy.store(true, Ordering::SeqCst);
+        until(|| fake.told.load(Ordering::SeqCst)).await;
+        engine.tasks.stop();
+        let mut closing = Box::pin(engine.close());
+        let early = tokio::time::timeout(Duration::from_millis(100), &mut closing).await;
+        assert!(early.is_err(), "what is not there yet cannot be removed");
+        fake.busy.store(false, Ordering::SeqCst);
+        closing.await;
+        assert!(fake.networks().is_empty());
     }
 
     #[tokio::test]
