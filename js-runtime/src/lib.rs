@@ -139,6 +139,13 @@ pub struct ScriptError {
     pub stack: Option<String>,
 }
 
+impl ScriptError {
+    /// An error that is not one of the script's own.
+    pub(crate) fn told(message: &str) -> Self {
+        Self { name: "Error".to_owned(), message: message.to_owned(), line: None, column: None, stack: None }
+    }
+}
+
 /// Which limit a script has reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub enum Limit {

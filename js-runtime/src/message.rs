@@ -31,5 +31,6 @@ pub(crate) enum FromWorker {
         arguments: Box<RawValue>,
     },
     Log(String),
-    Done(Result<Value, ScriptError>),
+    /// The result as text, for the same reason.
+    Done(Result<Box<RawValue>, ScriptError>),
 }

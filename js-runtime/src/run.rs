@@ -155,10 +155,13 @@ fn mebibytes(arguments: &RawValue) -> u32 {
     u32::try_from(mebibytes).unwrap_or(u32::MAX).min(PARSED_MEBIBYTES_MAX)
 }
 
-fn done(outcome: Result<Value, ScriptError>, limits: &Limits) -> Ending {
+fn done(outcome: Result<Box<RawValue>, ScriptError>, limits: &Limits) -> Ending {
     match outcome {
-        Ok(result) if result.to_string().len() > limits.result_bytes_max => Ending::Limit(Limit::Result),
-        Ok(result) => Ending::Completed(result),
+        Ok(result) if result.get().len() > limits.result_bytes_max => Ending::Limit(Limit::Result),
+        Ok(result) => match serde_json::from_str(result.get()) {
+            Ok(result) => Ending::Completed(result),
+            Err(error) => Ending::Error(ScriptError::told(&format!("the result cannot be read: {error}"))),
+        },
         // The engine ends what has reached the heap's limit.
         Err(error) if is_full_heap(&error) => Ending::Limit(Limit::Heap),
         Err(error) => Ending::Error(error),

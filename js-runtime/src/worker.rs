@@ -201,11 +201,11 @@ async fn execute(
     engine: &mut JsRuntime,
     runner: &v8::Global<v8::Function>,
     script: &str,
-) -> Result<Value, ScriptError> {
+) -> Result<Box<RawValue>, ScriptError> {
     let argument = {
         deno_core::scope!(scope, engine);
         let Some(text) = v8::String::new(scope, script) else {
-            return Err(failed("the script does not fit the engine's memory"));
+            return Err(ScriptError::told("the script does not fit the engine's memory"));
         };
         let text: v8::Local<'_, v8::Value> = text.into();
         v8::Global::new(scope, text)
@@ -217,10 +217,10 @@ async fn execute(
             deno_core::scope!(scope, engine);
             v8::Local::new(scope, value).to_rust_string_lossy(scope)
         }
-        Err(error) => return Err(failed(&unsettled(&error.to_string()))),
+        Err(error) => return Err(ScriptError::told(&unsettled(&error.to_string()))),
     };
-    let outcome: Result<Value, ScriptError> =
-        serde_json::from_str(&text).map_err(|error| failed(&format!("the outcome cannot be read: {error}")))?;
+    let outcome: Result<Box<RawValue>, ScriptError> = serde_json::from_str(&text)
+        .map_err(|error| ScriptError::told(&format!("the outcome cannot be read: {error}")))?;
     outcome
 }
 
@@ -230,8 +230,4 @@ fn unsettled(message: &str) -> String {
         return "the script waits for what will never happen, or asked for more memory than it may have".to_owned();
     }
     message.to_owned()
-}
-
-fn failed(message: &str) -> ScriptError {
-    ScriptError { name: "Error".to_owned(), message: message.to_owned(), line: None, column: None, stack: None }
 }
