@@ -16,7 +16,10 @@ use tokio::{
 /// The broker: as `MCP_BROKER_BENCH_PROGRAM` names it, or as it was built with this.
 pub fn program() -> &'static Path {
     static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
-        std::env::var_os("MCP_BROKER_BENCH_PROGRAM").map_or_else(|| env!("CARGO_BIN_EXE_mcp-broker").into(), Into::into)
+        let named = std::env::var_os("MCP_BROKER_BENCH_PROGRAM");
+        let program = named.map_or_else(|| env!("CARGO_BIN_EXE_mcp-broker").into(), PathBuf::from);
+        // Workers start in another folder.
+        std::path::absolute(&program).unwrap_or(program)
     });
     &PROGRAM
 }
