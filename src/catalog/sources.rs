@@ -14,12 +14,13 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
+use catalog_index::IndexError;
 use reqwest::Client;
 use serde_json::Value;
 use tokio::sync::Notify;
 
 use super::{
-    Catalog, CatalogFileError, Entry, IndexError,
+    Catalog, CatalogFileError, Entry,
     fetch::{self, FetchError},
     pack::Pack,
     registry::ListingError,
