@@ -65,8 +65,8 @@ escape: ## Try to get out of the sandbox that scripts run in (ENGINE=v8: on V8)
 	cargo test -p js-runtime --test escape $(ENGINE_FLAGS)
 
 bench: ## Measure what the program of packages costs, beside the same calls without it (PARTS=scripts ENGINE=v8 PROGRAM=another)
-	@scripts/setup optimize
-	[ -n "$(PROGRAM)" ] || scripts/optimize $(ENGINE_FLAGS)
+	@scripts/setup build
+	$(if $(PROGRAM),,$(MAKE) optimize)
 	cargo build --release --bin mcp-broker --example fixture-server $(ENGINE_FLAGS)
 	MCP_BROKER_BENCH_PROGRAM="$(or $(PROGRAM),$(DIST)/mcp-broker)" cargo bench --bench load $(ENGINE_FLAGS) -- $(PARTS)
 
@@ -87,8 +87,10 @@ optimize: ## Build the program of packages, target/dist/mcp-broker, by a profile
 	@scripts/setup optimize
 	scripts/optimize $(ENGINE_FLAGS)
 
-deb: optimize $(TOOLS)/bin/cargo-deb ## Make a Debian package in target/debian
+deb: $(TOOLS)/bin/cargo-deb ## Make a Debian package in target/debian
 	@scripts/setup packages
+	@scripts/setup optimize
+	scripts/optimize
 	packaging/files target/dist/mcp-broker
 	$(TOOLS)/bin/cargo-deb deb --no-build --profile dist --output target/debian/
 

@@ -41,11 +41,16 @@ pub async fn run(report: &mut Report) -> anyhow::Result<()> {
     broker.stop().await
 }
 
-/// What it keeps once that has not changed for a second: what making the index took is given back beside the first search.
+/// What it keeps once that has not changed for a second, or after ten: what making the index took is given back beside the
+/// first search.
 async fn settled(broker: &Server) -> anyhow::Result<u64> {
     const LOOKS: usize = 10;
+    const LOOKS_MAX: usize = 100;
     let (mut last, mut same) = (broker.resident_kib()?, 0);
-    while same < LOOKS {
+    for _ in 0..LOOKS_MAX {
+        if same == LOOKS {
+            break;
+        }
         tokio::time::sleep(Duration::from_millis(100)).await;
         let now = broker.resident_kib()?;
         same = if now == last { same + 1 } else { 0 };
