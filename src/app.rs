@@ -29,6 +29,7 @@ use crate::{
     },
     ids::ServerName,
     lifecycle::{Count, Tasks},
+    memory,
     profiles::{Profiles, ProfilesError},
     secrets::{OpenSecretsError, Secrets},
     session::Sessions,
@@ -201,6 +202,10 @@ impl App {
             self.tasks.spawn_service("audit retention", tending);
         }
         self.tasks.spawn_service("sessions", self.sessions.clone().tend(self.tasks.stopping_token()));
+        let (calls, stopping) = (self.store.commits(), self.tasks.stopping_token());
+        self.tasks.spawn_service("memory", async move {
+            stopping.run_until_cancelled(memory::tend(calls)).await;
+        });
         let (sessions, stopping) = (self.sessions.clone(), self.tasks.stopping_token());
         self.tasks.spawn(async move {
             tokio::select! {

@@ -5,7 +5,7 @@ use std::path::Path;
 use catalog_index::{Document, Hits, Index, IndexError, ToolDocument};
 
 use super::{Snapshot, entry::Entry};
-use crate::{heap, ids::ServerName};
+use crate::{ids::ServerName, memory};
 
 /// How far a misspelt name may be from one that is suggested instead.
 const SUGGESTIONS_MAX: usize = 3;
@@ -36,7 +36,7 @@ impl Snapshot {
         }
         let index = make(&self.documents())?;
         // To make it took many times what is kept.
-        heap::give_back();
+        memory::give_back();
         Ok(self.index.get_or_init(|| index))
     }
 
