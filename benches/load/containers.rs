@@ -21,27 +21,29 @@ const WARM_UP: usize = 300;
 const CALLS: usize = 4000;
 
 pub async fn run(report: &mut Report) -> anyhow::Result<()> {
-    let answers = Command::new("docker").arg("version").output().is_ok_and(|output| output.status.success());
-    if !answers {
+    let engine = Command::new("docker").args(["version", "--format", "{{.Server.Version}}"]).output();
+    let Some(engine) = engine.ok().filter(|output| output.status.success()) else {
         eprintln!("containers: skipped, as no Docker Engine answers");
         return Ok(());
-    }
+    };
+    // How long it takes for a container, and for what of it, is different from one to another.
+    let engine = String::from_utf8(engine.stdout)?;
     let work = tempfile::tempdir()?;
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/docker/fixture-image");
     let made = Command::new(script).arg(fixture()?).arg(IMAGE).arg(work.path()).status()?;
     ensure!(made.success(), "the image with the fixture could not be made");
-    let measured = measure(report).await;
+    let measured = measure(report, engine.trim()).await;
     Command::new("docker").args(["rmi", "--force", IMAGE]).output()?;
     measured
 }
 
-async fn measure(report: &mut Report) -> anyhow::Result<()> {
+async fn measure(report: &mut Report, engine: &str) -> anyhow::Result<()> {
     // A name of its own for each start that is to find nothing known, and one for the start before them.
     let names: Vec<String> = (0..=STARTS).map(|number| format!("box-{number}")).collect();
     let home = Home::new(None)?.with_images(&names, IMAGE)?;
     let broker = Server::broker(&home, &[]).await?;
     let mut client = HttpClient::connect(&broker.url, Some(&home.token()?)).await?;
-    starts(report, &mut client, &names).await?;
+    starts(report, engine, &mut client, &names).await?;
     over_http(report, &mut client, &names[0]).await?;
     broker.stop().await?;
     over_stdio(report, &names[0]).await
@@ -76,7 +78,7 @@ async fn network(what: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn starts(report: &mut Report, client: &mut HttpClient, names: &[String]) -> anyhow::Result<()> {
+async fn starts(report: &mut Report, engine: &str, client: &mut HttpClient, names: &[String]) -> anyhow::Result<()> {
     let hello = json!({"text": "hello"});
     let [mut unknown, mut known, mut second, mut added, mut hand, mut within, mut apart] =
         std::array::from_fn(|_| Samples::default());
@@ -137,10 +139,11 @@ async fn starts(report: &mut Report, client: &mut HttpClient, names: &[String]) 
         alone.stop().await?;
         network("rm").await?;
     }
+    let run = format!("by `docker run` with Engine {engine}");
     let beside = |samples: &Samples| {
         let ours = samples.p50();
         let by_hand = [
-            (&hand, "by `docker run`"),
+            (&hand, run.as_str()),
             (&within, "on a network like the broker's that is there"),
             (&apart, "with the making of one"),
         ];
