@@ -179,7 +179,7 @@ pub(super) async fn execute(
         session: session.clone(),
         principal: caller.principal.clone(),
         client: caller.client.clone(),
-        servers: named(servers),
+        servers: named(servers).into(),
         record,
     };
     let tool_names = |server| tools_of(&menu, server).map(|tool| tool.tool.name.to_string()).collect();

@@ -26,7 +26,7 @@ pub(super) struct SessionHost {
     pub(super) session: Arc<Session>,
     pub(super) principal: Principal,
     pub(super) client: Option<Arc<str>>,
-    pub(super) servers: Vec<Named>,
+    pub(super) servers: Arc<[Named]>,
     /// The script's record.
     pub(super) record: CallId,
 }

@@ -120,6 +120,12 @@ impl Learning {
         }
     }
 
+    /// Whether none is to be looked at any more, which is quickly said.
+    fn has_enough(&self, server: &ServerName, tool: &str) -> bool {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.get(&(server.clone(), tool.to_owned())).is_some_and(|looked_at| *looked_at >= RESULTS_MAX)
+    }
+
     fn known(&self) -> std::sync::MutexGuard<'_, HashMap<String, Shapes>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -129,7 +135,10 @@ impl Context {
     /// Notes what a tool returned, if nobody has said what it returns. What a server returns with a session's own config or
     /// secrets has that session's names in it: it is not for others.
     pub(crate) fn learn_result(self: &Arc<Self>, session: &Session, tool: &MenuTool, result: &CallToolResult) {
-        if tool.tool.output_schema.is_some() || result.is_error == Some(true) {
+        if tool.tool.output_schema.is_some()
+            || result.is_error == Some(true)
+            || self.learning.has_enough(&tool.server, &tool.tool.name)
+        {
             return;
         }
         let Some(entry) = self.entry(session, &tool.server) else { return };
