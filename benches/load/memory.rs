@@ -11,6 +11,8 @@ use crate::{
 };
 
 const SESSIONS: u64 = 1000;
+/// A broker that nobody has called for so long gives back what it does not need.
+const QUIET: Duration = Duration::from_secs(60);
 
 pub async fn run(report: &mut Report) -> anyhow::Result<()> {
     let home = Home::new(None)?;
@@ -19,9 +21,12 @@ pub async fn run(report: &mut Report) -> anyhow::Result<()> {
     let mut client = HttpClient::connect(&broker.url, Some(&home.token()?)).await?;
     // The index is there once a search was answered.
     client.call("mcp-find", &json!({"query": "time"})).await?;
+    let used = settled(&broker).await?;
+    tokio::time::sleep(QUIET).await;
     let idle = settled(&broker).await?;
+    report.add("resident, after a search", format!("{} MiB", used / 1024), String::new(), "");
     report.add(
-        "resident, idle",
+        "resident, idle for a minute",
         format!("{} MiB", idle / 1024),
         format!("{} MiB the fixture server", fixture.resident_kib()? / 1024),
         "30 MB",
