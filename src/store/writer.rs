@@ -1,7 +1,7 @@
 //! Everything that writes, one at a time.
 //!
-//! An audit event is committed at once, on the thread of whoever brings it, where nobody else writes. Everything else is a
-//! job: a task takes them in order from a bounded queue. Audit events that queued up while the last commit was under way
+//! An audit event is committed on the thread of whoever brings it, where nobody else writes, together with others that are
+//! brought there at the same time. Everything else is a job: a task takes them in order from a bounded queue. Audit events that queued up while the last commit was under way
 //! share the next ones, up to so many each; every other change is a transaction of its own. The caller is told only after
 //! the commit, so what was acknowledged survives the process.
 //!
@@ -53,7 +53,7 @@ type Acknowledge = oneshot::Sender<Result<(), StoreError>>;
 type Change = Box<dyn for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<(), StoreError>> + Send>;
 
 enum Job {
-    Event(Box<Event>, Acknowledge),
+    Event(Arc<Event>, Acknowledge),
     Change(Change, Acknowledge),
     /// Acknowledged when every event before it is arranged.
     Arrange(Acknowledge),
@@ -87,13 +87,15 @@ impl Writer {
     ///
     /// When it could not be committed: then it is not in the log.
     pub(super) async fn append(&self, event: Event) -> Result<(), StoreError> {
+        let event = Arc::new(event);
         // What is queued was there first.
-        if self.jobs.capacity() == QUEUE_MAX && self.lane.append(&event) {
-            return Ok(());
+        if self.jobs.capacity() < QUEUE_MAX || !self.lane.append(&event).await {
+            let (acknowledge, outcome) = oneshot::channel();
+            self.jobs.send(Job::Event(event.clone(), acknowledge)).await.map_err(|_| StoreError::Closed)?;
+            outcome.await.map_err(|_| StoreError::Closed)??;
         }
-        let (acknowledge, outcome) = oneshot::channel();
-        self.jobs.send(Job::Event(Box::new(event), acknowledge)).await.map_err(|_| StoreError::Closed)?;
-        outcome.await.map_err(|_| StoreError::Closed)?
+        self.lane.is_in_the_log(&event);
+        Ok(())
     }
 
     /// Runs `change` in a transaction and commits it.
@@ -234,13 +236,13 @@ impl Work {
                     let _ = acknowledge.send(outcome);
                 }
                 Job::Event(event, acknowledge) => {
-                    let mut events = vec![*event];
+                    let mut events = vec![event];
                     let mut acknowledges = vec![acknowledge];
                     while events.len() < EVENTS_MAX
                         && let Some(Job::Event(event, acknowledge)) =
                             waiting.next_if(|next| matches!(next, Job::Event(..)))
                     {
-                        events.push(*event);
+                        events.push(event);
                         acknowledges.push(acknowledge);
                     }
                     let outcome = chain.append(&mut self.connection, &events).await.map_err(StoreError::from);

@@ -1,6 +1,6 @@
 //! Writing events, and the chain of hashes over them.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use sqlx::{Row as _, SqliteConnection, query::Query, sqlite::SqliteArguments};
 
@@ -83,13 +83,11 @@ impl Chain {
     pub(in crate::store) async fn append(
         &mut self,
         connection: &mut SqliteConnection,
-        events: &[Event],
+        events: &[Arc<Event>],
     ) -> Result<(), sqlx::Error> {
-        let (mut seq, mut hash) = (self.seq, self.hash);
+        let (links, end) = self.links(events);
         let (mut opened, mut closed) = (Vec::new(), Vec::new());
-        for event in events {
-            seq += 1;
-            hash = digest::of_event(&hash, seq, event);
+        for Link { seq, hash, event } in links {
             match event {
                 Event::Opened(event) => opened.push(Link { seq, hash, event }),
                 Event::Closed(event) => closed.push(Link { seq, hash, event }),
@@ -106,22 +104,31 @@ impl Chain {
             let outcome = write(connection, &opened, &closed).await;
             transaction::taken_back(connection, outcome).await?;
         }
-        self.seq = seq;
-        self.hash = hash;
+        (self.seq, self.hash) = end;
         Ok(())
     }
 
-    /// Has `write` commit one event with its place in the chain. When that fails the chain is where it was.
-    pub(super) fn append_one<E>(
+    /// Has `write` commit events with their places in the chain. When that fails the chain is where it was.
+    pub(super) fn append_by<E>(
         &mut self,
-        event: &Event,
-        write: impl FnOnce(Link<'_, Event>) -> Result<(), E>,
+        events: &[Arc<Event>],
+        write: impl FnOnce(&[Link<'_, Event>]) -> Result<(), E>,
     ) -> Result<(), E> {
-        let seq = self.seq + 1;
-        let hash = digest::of_event(&self.hash, seq, event);
-        write(Link { seq, hash, event })?;
-        (self.seq, self.hash) = (seq, hash);
+        let (links, end) = self.links(events);
+        write(&links)?;
+        (self.seq, self.hash) = end;
         Ok(())
+    }
+
+    /// The places of events that come next, and the end of the chain with them.
+    fn links<'a>(&self, events: &'a [Arc<Event>]) -> (Vec<Link<'a, Event>>, (i64, [u8; 32])) {
+        let mut end = (self.seq, self.hash);
+        let links = events.iter().map(|event| {
+            let seq = end.0 + 1;
+            end = (seq, digest::of_event(&end.1, seq, event));
+            Link { seq, hash: end.1, event: event.as_ref() }
+        });
+        (links.collect(), end)
     }
 
     /// The number of the last event.

@@ -1,12 +1,12 @@
-//! One event, committed on the thread of whoever waits for it.
+//! Events, committed on the thread of whoever waits for them.
 //!
 //! Every connection of sqlx has a thread of its own, and the way there and back takes longer than the commit of one event:
-//! a call would wait for it twice. This connection has none. It only ever adds single events, and never copies the
+//! a call would wait for it twice. This connection has none. It only ever adds a few events, and never copies the
 //! write-ahead log into the database, which waits for the disk.
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
-use rusqlite::{Connection, OpenFlags, params};
+use rusqlite::{Connection, OpenFlags, TransactionBehavior, params};
 
 use super::{
     Event,
@@ -18,7 +18,7 @@ use crate::ids::{CallId, SessionId};
 /// What this connection may keep of the database in memory, as SQLite's `cache_size` has it: in KiB, if negative.
 const CACHE: &str = "-256";
 
-/// A connection to write single events with.
+/// A connection to write a few events with.
 pub(in crate::store) struct Direct {
     connection: Connection,
 }
@@ -38,43 +38,50 @@ impl Direct {
         Ok(Self { connection })
     }
 
-    /// Commits one event. When that fails it is not in the log, and the chain is where it was.
-    pub(in crate::store) fn append(&mut self, chain: &mut Chain, event: &Event) -> rusqlite::Result<()> {
-        chain.append_one(event, |link| self.insert(&link))
+    /// Commits events together. When that fails none of them is in the log, and the chain is where it was.
+    pub(in crate::store) fn append(&mut self, chain: &mut Chain, events: &[Arc<Event>]) -> rusqlite::Result<()> {
+        chain.append_by(events, |links| {
+            if let [link] = links {
+                return insert(&self.connection, link);
+            }
+            let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            links.iter().try_for_each(|link| insert(&transaction, link))?;
+            transaction.commit()
+        })
     }
+}
 
-    fn insert(&self, link: &Link<'_, Event>) -> rusqlite::Result<()> {
-        match link.event {
-            Event::Opened(event) => self.connection.prepare_cached(&OPEN_ONE)?.execute(params![
-                link.seq,
-                event.record.as_bytes(),
-                event.at.as_microsecond(),
-                event.parent.as_ref().map(CallId::as_bytes),
-                event.session.as_ref().map(SessionId::as_str),
-                event.principal,
-                event.client,
-                event.kind.as_ref(),
-                event.server,
-                event.name,
-                event.arguments,
-                integer(event.arguments_bytes),
-                event.arguments_hash,
-                event.trace,
-                link.hash,
-            ])?,
-            Event::Closed(event) => self.connection.prepare_cached(&CLOSE_ONE)?.execute(params![
-                link.seq,
-                event.record.as_bytes(),
-                event.at.as_microsecond(),
-                integer(event.duration_micros),
-                event.status.as_ref(),
-                event.error,
-                event.result,
-                integer(event.result_bytes),
-                event.result_hash,
-                link.hash,
-            ])?,
-        };
-        Ok(())
-    }
+fn insert(connection: &Connection, link: &Link<'_, Event>) -> rusqlite::Result<()> {
+    match link.event {
+        Event::Opened(event) => connection.prepare_cached(&OPEN_ONE)?.execute(params![
+            link.seq,
+            event.record.as_bytes(),
+            event.at.as_microsecond(),
+            event.parent.as_ref().map(CallId::as_bytes),
+            event.session.as_ref().map(SessionId::as_str),
+            event.principal,
+            event.client,
+            event.kind.as_ref(),
+            event.server,
+            event.name,
+            event.arguments,
+            integer(event.arguments_bytes),
+            event.arguments_hash,
+            event.trace,
+            link.hash,
+        ])?,
+        Event::Closed(event) => connection.prepare_cached(&CLOSE_ONE)?.execute(params![
+            link.seq,
+            event.record.as_bytes(),
+            event.at.as_microsecond(),
+            integer(event.duration_micros),
+            event.status.as_ref(),
+            event.error,
+            event.result,
+            integer(event.result_bytes),
+            event.result_hash,
+            link.hash,
+        ])?,
+    };
+    Ok(())
 }

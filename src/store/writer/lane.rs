@@ -1,17 +1,29 @@
 //! Whose turn it is to write.
 
-use std::time::Duration;
+mod gathered;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::{
     sync::{Mutex, MutexGuard, Notify, watch},
     time::Instant,
 };
 
-use crate::store::audit::{Chain, Direct, Event};
+use self::gathered::Gathered;
+use crate::store::audit::{Chain, Direct, EVENTS_MAX, Event};
 
 /// Events that are committed on callers' threads, at most, before the writing task commits one: that is when the write-ahead
 /// log is copied into the database, if it has grown enough.
 const DIRECT_MAX: u32 = 1024;
+
+/// Records that are open, from which on events are committed together: a call, one that it makes, and another.
+const SHARED_MIN: usize = 3;
 
 /// A commit that takes longer waited for the disk. It held up whatever else its thread has to do.
 const SLOW: Duration = Duration::from_millis(5);
@@ -24,6 +36,9 @@ const CAREFUL_MAX: Duration = Duration::from_secs(10);
 
 pub(super) struct Lane {
     state: Mutex<State>,
+    gathered: Gathered,
+    /// Records that are open.
+    open: AtomicUsize,
     /// Told when an event is the first that is to be arranged.
     appended: Notify,
     /// Changes when audit events are committed.
@@ -47,34 +62,53 @@ impl Lane {
     pub(super) fn new(chain: Chain, direct: Option<Direct>) -> Self {
         let (committed, _) = watch::channel(());
         let state = State { chain, direct, in_a_row: 0, last: None, careful_until: None, careful: Duration::ZERO };
-        Self { state: Mutex::new(state), appended: Notify::new(), committed }
+        Self {
+            state: Mutex::new(state),
+            gathered: Gathered::default(),
+            open: AtomicUsize::new(0),
+            appended: Notify::new(),
+            committed,
+        }
     }
 
-    /// Commits an event on this thread if that takes no waiting, and says whether it did. If not, it is not in the log.
-    pub(super) fn append(&self, event: &Event) -> bool {
-        let Ok(mut state) = self.state.try_lock() else { return false };
-        let begun = Instant::now();
-        if state.in_a_row >= DIRECT_MAX || state.careful_until.is_some_and(|until| begun < until) {
-            return false;
+    /// Commits an event on this thread if that takes no waiting for others that write, and says whether it did. If not, it is
+    /// not in the log. While calls are under way, what else on the thread is about to bring an event does so first, and they
+    /// share a commit.
+    pub(super) async fn append(&self, event: &Arc<Event>) -> bool {
+        if self.open.load(Ordering::Relaxed) < SHARED_MIN {
+            return self.commit(std::slice::from_ref(event)) > 0;
         }
-        let State { chain, direct: Some(direct), .. } = &mut *state else { return false };
-        let was_arranged = chain.behind() == 0;
-        let outcome = direct.append(chain, event);
-        let ended = Instant::now();
-        state.took(begun, ended);
-        if let Err(error) = outcome {
-            // The writing task tries it again, and says why it fails.
-            tracing::debug!(%error, "an event was not committed at once");
-            return false;
+        self.gathered.bring(event, |events| self.commit(events)).await
+    }
+
+    /// An event was committed, here or by the writing task.
+    pub(super) fn is_in_the_log(&self, event: &Event) {
+        let _ = self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |open| match event {
+            Event::Opened(_) => Some(open + 1),
+            // A broker closes those of an earlier one too.
+            Event::Closed(_) => open.checked_sub(1),
+        });
+    }
+
+    /// How many of these events are committed, from the first on.
+    fn commit(&self, events: &[Arc<Event>]) -> usize {
+        let Ok(mut state) = self.state.try_lock() else { return 0 };
+        let was_arranged = state.chain.behind() == 0;
+        let mut committed = 0;
+        for some in events.chunks(EVENTS_MAX) {
+            if !state.commit(some) {
+                break;
+            }
+            committed += some.len();
         }
-        state.in_a_row += 1;
-        state.last = Some(ended);
         drop(state);
-        if was_arranged {
-            self.appended.notify_one();
+        if committed > 0 {
+            if was_arranged {
+                self.appended.notify_one();
+            }
+            self.tell();
         }
-        self.tell();
-        true
+        committed
     }
 
     /// Waits until there is something to arrange.
@@ -98,6 +132,26 @@ impl Lane {
 }
 
 impl State {
+    /// Commits events if that takes no waiting, and says whether it did.
+    fn commit(&mut self, events: &[Arc<Event>]) -> bool {
+        let begun = Instant::now();
+        if self.in_a_row >= DIRECT_MAX || self.careful_until.is_some_and(|until| begun < until) {
+            return false;
+        }
+        let Some(direct) = &mut self.direct else { return false };
+        let outcome = direct.append(&mut self.chain, events);
+        let ended = Instant::now();
+        self.took(begun, ended);
+        if let Err(error) = outcome {
+            // The writing task tries it again, and says why it fails.
+            tracing::debug!(%error, "events were not committed at once");
+            return false;
+        }
+        self.in_a_row += events.len() as u32;
+        self.last = Some(ended);
+        true
+    }
+
     /// A commit on a caller's thread was tried.
     fn took(&mut self, begun: Instant, ended: Instant) {
         if ended - begun > SLOW {
@@ -138,16 +192,21 @@ impl Turn<'_> {
 mod tests {
     use std::path::Path;
 
+    use jiff::Timestamp;
     use sqlx::{ConnectOptions as _, sqlite::SqliteConnectOptions};
 
     use super::*;
     use crate::{
+        ids::CallId,
         lifecycle::Tasks,
-        store::{Durability, Store, audit::Opened},
+        store::{
+            Durability, Store,
+            audit::{Closed, Opened},
+        },
     };
 
-    fn event() -> Event {
-        Event::Opened(Opened::example())
+    fn event() -> Arc<Event> {
+        Arc::new(Event::Opened(Opened::example()))
     }
 
     async fn lane(folder: &Path) -> Lane {
@@ -166,16 +225,41 @@ mod tests {
         for _ in 0..DIRECT_MAX {
             // The disk of whoever runs this may be slow.
             lane.state.lock().await.careful_until = None;
-            assert!(lane.append(&event()));
+            assert!(lane.append(&event()).await);
             // A turn in which nothing is committed.
             drop(lane.turn().await);
         }
         lane.state.lock().await.careful_until = None;
-        assert!(!lane.append(&event()));
+        assert!(!lane.append(&event()).await);
         lane.turn().await.will_commit();
-        assert!(lane.append(&event()));
+        assert!(lane.append(&event()).await);
         lane.turn().await.close();
-        assert!(!lane.append(&event()));
+        assert!(!lane.append(&event()).await);
+    }
+
+    #[tokio::test]
+    async fn who_is_alone_waits_for_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        let lane = lane(folder.path()).await;
+        let opened = event();
+        let closed = Event::Closed(Closed {
+            record: CallId::new(),
+            at: Timestamp::UNIX_EPOCH,
+            duration_micros: 0,
+            status: "success".into(),
+            error: None,
+            result: None,
+            result_bytes: 0,
+            result_hash: None,
+        });
+        for is_alone in [true, true, true, false] {
+            assert_eq!(futures_util::poll!(std::pin::pin!(lane.append(&opened))).is_ready(), is_alone);
+            lane.is_in_the_log(&opened);
+        }
+        for _ in 0..3 {
+            lane.is_in_the_log(&closed);
+        }
+        assert!(futures_util::poll!(std::pin::pin!(lane.append(&opened))).is_ready());
     }
 
     #[tokio::test]
@@ -186,7 +270,7 @@ mod tests {
         lane.state.lock().await.took(now, now + SLOW);
         assert_eq!(lane.state.lock().await.careful_until, None);
         lane.state.lock().await.took(now, now + SLOW * 2);
-        assert!(!lane.append(&event()));
+        assert!(!lane.append(&event()).await);
     }
 
     #[tokio::test]
