@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-/// How long nobody uses the broker until it gives back what it does not need: longer than an agent thinks about what to call
-/// next.
-const QUIET: Duration = Duration::from_secs(60);
+/// How often it is asked whether there was a call. Nobody uses a broker that was not called between two times, a minute after
+/// the last call at the latest.
+const EVERY: Duration = Duration::from_secs(30);
 
-/// Gives memory back whenever there was no call for a minute, as long as calls may come: `calls` changes with each.
+/// Gives memory back when there was no call for a minute, as long as calls may come: `calls` changes with each.
 pub(crate) async fn tend(calls: watch::Receiver<()>) {
-    whenever_quiet(calls, async || tokio::time::sleep(QUIET).await, give_back).await;
+    whenever_quiet(calls, async || tokio::time::sleep(EVERY).await, give_back).await;
 }
 
 async fn whenever_quiet(mut calls: watch::Receiver<()>, mut a_while: impl AsyncFnMut(), mut then: impl FnMut()) {
