@@ -18,19 +18,17 @@ pub(crate) async fn tend(calls: watch::Receiver<()>) {
     whenever_quiet(calls, async || tokio::time::sleep(EVERY).await, give_back).await;
 }
 
+/// Calls `then` once for each time in which `a_while` has passed without a call.
 async fn whenever_quiet(mut calls: watch::Receiver<()>, mut a_while: impl AsyncFnMut(), mut then: impl FnMut()) {
     loop {
         calls.mark_unchanged();
         a_while().await;
-        match calls.has_changed() {
-            Ok(true) => {}
-            Ok(false) => {
-                then();
-                if calls.changed().await.is_err() {
-                    return;
-                }
-            }
-            Err(_) => return,
+        if calls.has_changed().unwrap_or_default() {
+            continue;
+        }
+        then();
+        if calls.changed().await.is_err() {
+            return;
         }
     }
 }

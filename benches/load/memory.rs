@@ -31,7 +31,7 @@ pub async fn run(report: &mut Report) -> anyhow::Result<()> {
         format!("{} MiB the fixture server", fixture.resident_kib()? / 1024),
         "30 MB",
     );
-    // What the first of them takes is the program's own: what of it begins a session is mapped with that.
+    // With the first, what the program needs to begin one is mapped again: the others are what a session takes.
     let mut first = idle;
     for number in 0..SESSIONS {
         client.begin().await?;

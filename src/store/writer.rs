@@ -1,9 +1,9 @@
 //! Everything that writes, one at a time.
 //!
 //! An audit event is committed on the thread of whoever brings it, where nobody else writes, together with others that are
-//! brought there at the same time. Everything else is a job: a task takes them in order from a bounded queue. Audit events that queued up while the last commit was under way
-//! share the next ones, up to so many each; every other change is a transaction of its own. The caller is told only after
-//! the commit, so what was acknowledged survives the process.
+//! brought there at the same time. Everything else is a job: a task takes them in order from a bounded queue. Audit events
+//! that queued up while the last commit was under way share the next ones, up to so many each; every other change is a
+//! transaction of its own. The caller is told only after the commit, so what was acknowledged survives the process.
 //!
 //! Behind all that it arranges the log for questions: when nothing was queued for a moment, when a question is asked, and
 //! a little after every commit when much has piled up.

@@ -201,7 +201,7 @@ mod tests {
         lifecycle::Tasks,
         store::{
             Durability, Store,
-            audit::{Closed, Opened},
+            audit::{Closed, Opened, Verification},
         },
     };
 
@@ -235,6 +235,28 @@ mod tests {
         assert!(lane.append(&event()).await);
         lane.turn().await.close();
         assert!(!lane.append(&event()).await);
+    }
+
+    #[tokio::test]
+    async fn events_that_share_a_commit_are_all_in_the_log_or_none_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let lane = lane(folder.path()).await;
+        let known = event();
+        for (events, committed) in [
+            (vec![event(), known.clone(), event()], 3),
+            // A record is opened once.
+            (vec![event(), known], 0),
+            (vec![event(), event()], 2),
+        ] {
+            lane.state.lock().await.careful_until = None;
+            assert_eq!(lane.commit(&events), committed);
+        }
+        drop(lane);
+        let (tasks, _crashes) = Tasks::new();
+        let store = Store::open(folder.path(), Durability::Process, &tasks).await.unwrap();
+        let found = store.verify_audit(None).await.unwrap();
+        assert!(matches!(found, Verification::Intact { events: 5, last: 5, .. }), "{found:?}");
+        store.close().await;
     }
 
     #[tokio::test]
