@@ -14,6 +14,7 @@
 //! This crate knows nothing of MCP, sessions or the network: who runs a script passes a [`Host`].
 
 mod message;
+mod patience;
 mod pool;
 mod run;
 pub mod worker;

@@ -1,16 +1,16 @@
 //! What a worker and who runs it say to each other: JSON, one message a line.
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, value::RawValue};
+use serde_json::value::RawValue;
 
 use crate::{CallError, Script, ScriptError};
 
-/// To a worker.
+/// To a worker. Who runs it has values, and the worker passes texts on.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum ToWorker {
+pub(crate) enum ToWorker<V> {
     Start(Script),
-    Answer { id: u64, outcome: Result<Value, CallError> },
+    Answer { id: u64, outcome: Result<V, CallError> },
 }
 
 /// From a worker.

@@ -15,6 +15,7 @@ use std::{
 };
 
 use bytes::{BufMut as _, BytesMut};
+use serde_json::Value;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     process::{Child, ChildStderr, ChildStdin, ChildStdout, Command},
@@ -238,7 +239,7 @@ pub(crate) struct Input {
 
 impl Input {
     /// Has it told something, as soon as [`Input::write`] is awaited.
-    pub(crate) fn tell(&mut self, message: &ToWorker) -> serde_json::Result<()> {
+    pub(crate) fn tell(&mut self, message: &ToWorker<Value>) -> serde_json::Result<()> {
         serde_json::to_writer((&mut self.unwritten).writer(), message)?;
         self.unwritten.put_u8(b'\n');
         Ok(())

@@ -12,6 +12,7 @@ use tokio::{
 use crate::{
     CallError, CallRecord, Ending, Host, Limit, Limits, Outcome, Script, ScriptError,
     message::{FromWorker, ToWorker},
+    patience::Patience,
     pool::{Death, Worker},
 };
 
@@ -36,6 +37,9 @@ const PARSED_MEBIBYTES_MAX: u32 = 256;
 
 /// About what a value of a parsed text takes beside the text.
 const VALUE_BYTES: usize = 128;
+
+/// How long a script is awaited without sleep that has no call under way.
+const GOES_ON: Duration = Duration::from_micros(50);
 
 pub(crate) async fn run(
     worker: &mut Worker,
@@ -87,16 +91,21 @@ async fn watch(
     let room = Arc::new(Semaphore::new(PARSED_MEBIBYTES_MAX as usize));
     // Dropped with this, and with it every call on its way.
     let mut calls: JoinSet<Answered> = JoinSet::new();
+    let mut patience = Patience::new(GOES_ON, Duration::MAX);
     loop {
+        let Worker { input, output, .. } = worker;
+        // With what it was told, the script is about to make its next call or to end.
+        let goes_on = calls.is_empty() && input.is_written() && state.is_read;
+        let message = async { if goes_on { patience.wait(output.receive()).await } else { output.receive().await } };
         let message = tokio::select! {
-            message = worker.output.receive() => message,
-            written = worker.input.write(), if !worker.input.is_written() => {
+            message = message => message,
+            written = input.write(), if !input.is_written() => {
                 if written.is_err() {
                     return lost(worker).await;
                 }
                 continue;
             }
-            Some(answered) = calls.join_next(), if worker.input.has_room() && !calls.is_empty() => {
+            Some(answered) = calls.join_next(), if input.has_room() && !calls.is_empty() => {
                 let Ok(answered) = answered else { continue };
                 state.answered(&answered);
                 if worker.input.tell(&ToWorker::Answer { id: answered.id, outcome: answered.outcome }).is_err() {

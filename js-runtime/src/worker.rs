@@ -5,6 +5,7 @@
 //! side of the script uses is captured in closures before the script can change a builtin. A script's types are taken out
 //! here as well, behind the lock: what a parser makes of hostile text is as little the broker's business as what it does.
 
+mod input;
 pub mod sandbox;
 mod types;
 
@@ -14,22 +15,21 @@ use std::{
     io::{self, Write as _},
     process::ExitCode,
     rc::Rc,
+    time::Duration,
 };
 
 use deno_core::{Extension, JsRuntime, OpState, PollEventLoopOptions, RuntimeOptions, op2, v8};
 use deno_error::JsErrorBox;
 use serde::Serialize;
-use serde_json::{Value, value::RawValue};
-use tokio::{
-    io::{AsyncBufReadExt as _, BufReader},
-    net::unix::pipe,
-    sync::oneshot,
-};
+use serde_json::value::RawValue;
+use tokio::sync::oneshot;
 
 use crate::{
     CallError, Script, ScriptError,
     message::{FromWorker, ToWorker},
+    patience::Patience,
 };
+use input::Input;
 use types::Stripped;
 
 const BOOTSTRAP: &str = include_str!("worker/bootstrap.js");
@@ -38,11 +38,18 @@ const BOOTSTRAP: &str = include_str!("worker/bootstrap.js");
 const WARM_UP: &str = "const texts: string[] = await Promise.all([`1`, `2`].map(async (text) => ({ text }).text));
 return texts.filter((text) => text !== '1').length";
 
+/// What a call gave, as text: the engine parses it.
+type Answered = Result<Box<RawValue>, CallError>;
+
+/// How long the answer to a script's only call is awaited without sleep. All these waits may take a tenth of what the script
+/// may take of a processor.
+const SOON: Duration = Duration::from_micros(500);
+
 /// Calls that wait for their answers.
 #[derive(Default)]
 struct Waiting {
     last: u64,
-    answers: HashMap<u64, oneshot::Sender<Result<Value, CallError>>>,
+    answers: HashMap<u64, oneshot::Sender<Answered>>,
 }
 
 type SharedWaiting = Rc<RefCell<Waiting>>;
@@ -63,15 +70,16 @@ pub fn main(heap_bytes: u64, cpu_seconds: u64) -> ExitCode {
 }
 
 async fn work(heap_bytes: u64, cpu_seconds: u64) -> io::Result<()> {
-    let input = pipe::Receiver::from_owned_fd(rustix::io::dup(rustix::stdio::stdin())?)?;
-    let mut lines = BufReader::new(input).lines();
+    let mut input = Input::new()?;
     let waiting = SharedWaiting::default();
     let (mut engine, runner) = boot(heap_bytes, waiting.clone())?;
     warm(&mut engine, &runner).await?;
     sandbox::lock(heap_bytes, cpu_seconds)?;
     say(&FromWorker::Ready)?;
-    let Some(line) = lines.next_line().await? else { return Ok(()) };
-    let ToWorker::Start(script) = serde_json::from_str(&line)? else {
+    // For as long as it takes.
+    let mut asleep = Patience::new(Duration::ZERO, Duration::ZERO);
+    let Some(line) = input.line(&mut asleep).await? else { return Ok(()) };
+    let ToWorker::<Box<RawValue>>::Start(script) = serde_json::from_slice(line)? else {
         return Err(io::Error::other("no script"));
     };
     let prepared = prepare(script);
@@ -80,9 +88,14 @@ async fn work(heap_bytes: u64, cpu_seconds: u64) -> io::Result<()> {
         Err(error) => Err(error),
         Ok(prepared) => {
             let script = serde_json::to_string(&prepared)?;
+            let mut patience = Patience::new(SOON, Duration::from_secs(cpu_seconds) / 10);
             let answers = async {
-                while let Ok(Some(line)) = lines.next_line().await {
-                    if let Ok(ToWorker::Answer { id, outcome }) = serde_json::from_str(&line)
+                loop {
+                    // Of many calls some answer has come by the time the script has taken the last.
+                    let one_by_one = waiting.borrow().answers.len() <= 1;
+                    let patience = if one_by_one { &mut patience } else { &mut asleep };
+                    let Ok(Some(line)) = input.line(patience).await else { return };
+                    if let Ok(ToWorker::Answer { id, outcome }) = serde_json::from_slice(line)
                         && let Some(answer) = waiting.borrow_mut().answers.remove(&id)
                     {
                         let _ = answer.send(outcome);
@@ -90,6 +103,8 @@ async fn work(heap_bytes: u64, cpu_seconds: u64) -> io::Result<()> {
                 }
             };
             tokio::select! {
+                // What the engine can do comes before a look at what it waits for.
+                biased;
                 outcome = execute(&mut engine, &runner, &script) => outcome,
                 () = answers => return Ok(()),
             }
@@ -97,7 +112,7 @@ async fn work(heap_bytes: u64, cpu_seconds: u64) -> io::Result<()> {
     };
     say(&FromWorker::Done(outcome))?;
     // Whoever ran it ends it when there is time for that: to take the engine down keeps a processor busy.
-    while lines.next_line().await?.is_some() {}
+    while input.line(&mut asleep).await?.is_some() {}
     Ok(())
 }
 
