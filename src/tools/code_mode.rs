@@ -11,6 +11,7 @@ mod learning;
 mod names;
 mod shape;
 mod types;
+mod unrecorded;
 
 use std::sync::Arc;
 
@@ -29,6 +30,7 @@ use declare::{Callable, tools_of};
 use host::SessionHost;
 use learning::Learned;
 use names::named;
+use unrecorded::Unrecorded;
 
 pub(super) use answer::{READ_RESULT, read_result};
 pub(crate) use learning::Learning;
@@ -181,6 +183,7 @@ pub(super) async fn execute(
         client: caller.client.clone(),
         servers: named(servers).into(),
         record,
+        unrecorded: Unrecorded::default(),
     };
     let tool_names = |server| tools_of(&menu, server).map(|tool| tool.tool.name.to_string()).collect();
     let servers = host.servers.iter().map(|server| (server.variable.clone(), tool_names(server))).collect();
@@ -191,6 +194,7 @@ pub(super) async fn execute(
         .run(script, &host, async move { cancelled.cancelled().await })
         .await
         .map_err(|error| Failure::said(crate::supervisor::upstream::chain(&error)))?;
+    host.unrecorded.none().await.map_err(Failure::said)?;
     answer::answer(context, session, outcome, record)
 }
 

@@ -22,6 +22,7 @@ use crate::{
     caller::Caller,
     features::Feature,
     ids::{CallId, ServerName, SessionId, canonical},
+    lifecycle::Counted,
     session::{Session, menu::MenuTool},
     supervisor::{Gone, RequestError, upstream::chain},
 };
@@ -38,10 +39,44 @@ impl Tools {
     /// The protocol's own errors: a malformed request, something that does not exist, a server's refusal. A tool's failure
     /// is a reply.
     pub async fn dispatch(&self, call: Call) -> Result<Reply, ErrorData> {
+        let is_tool = matches!(call.operation, Operation::Tool(_) | Operation::Management(..) | Operation::PutOn(_));
+        let outcome = match self.make(call).await {
+            Ok(made) => self.context.close(made.record, &made.outcome).await.and(made.outcome),
+            Err(refused) => Err(refused),
+        };
+        outcome.or_else(|failure| if is_tool { failure.into_tool_reply() } else { Err(failure.into_protocol_error()) })
+    }
+
+    /// Runs a call of a script, which is told what came of it before the closing event is committed. All that it can do with an
+    /// outcome goes through here again, or into its own: whoever passes these on waits for the event.
+    ///
+    /// # Errors
+    ///
+    /// When the script knows the outcome and the log does not.
+    pub(super) async fn dispatch_for_script(
+        &self,
+        call: Call,
+        tell: impl FnOnce(Result<&Reply, &Failure>),
+    ) -> Result<(), Failure> {
+        match self.make(call).await {
+            Ok(made) => {
+                tell(made.outcome.as_ref());
+                // The script goes on while this is committed.
+                tokio::task::yield_now().await;
+                self.context.close(made.record, &made.outcome).await
+            }
+            Err(refused) => {
+                tell(Err(&refused));
+                Ok(())
+            }
+        }
+    }
+
+    /// Runs a call behind its opening event, if that can be committed.
+    async fn make(&self, call: Call) -> Result<Made, Failure> {
         let context = &self.context;
-        let _under_way = context.tasks.unanswered().one_more();
+        let under_way = context.tasks.unanswered().one_more();
         let Call { seat, caller, operation, parent } = call;
-        let is_tool = matches!(operation, Operation::Tool(_) | Operation::Management(..) | Operation::PutOn(_));
         let routed = context.route(&seat, &caller, operation).await;
         let kept = match &routed.target {
             Target::PutOn | Target::Management(ManagementTool::Add | ManagementTool::ConfigSet) => routed
@@ -50,16 +85,20 @@ impl Tools {
                 .map(|arguments| Cow::Owned(context.recordable(routed.session.as_deref(), arguments))),
             _ => routed.arguments.as_ref().map(Cow::Borrowed),
         };
-        let record = match context.audit.open(&routed.subject(&caller, parent), kept.as_deref()).await {
-            Ok(record) => record,
-            Err(error) => return told(Failure::from(error), is_tool),
-        };
+        let record = context.audit.open(&routed.subject(&caller, parent), kept.as_deref()).await?;
         let running = AssertUnwindSafe(context.run(routed, &seat, &caller, record.id())).catch_unwind();
         let outcome = running.await.unwrap_or_else(|_| {
             Err(Failure::said("the broker failed while it made this call; its log says how. The session goes on."))
         });
-        context.close(record, outcome, is_tool).await
+        Ok(Made { record, outcome, _under_way: under_way })
     }
+}
+
+/// A call that has run, and whose record is open.
+struct Made {
+    record: OpenRecord,
+    outcome: Result<Reply, Failure>,
+    _under_way: Counted,
 }
 
 impl Routed {
@@ -77,18 +116,9 @@ impl Routed {
     }
 }
 
-fn told(failure: Failure, is_tool: bool) -> Result<Reply, ErrorData> {
-    if is_tool { failure.into_tool_reply() } else { Err(failure.into_protocol_error()) }
-}
-
 impl Context {
-    async fn close(
-        &self,
-        record: OpenRecord,
-        outcome: Result<Reply, Failure>,
-        is_tool: bool,
-    ) -> Result<Reply, ErrorData> {
-        let closed = match &outcome {
+    async fn close(&self, record: OpenRecord, outcome: &Result<Reply, Failure>) -> Result<(), Failure> {
+        let closed = match outcome {
             Ok(reply) => {
                 let (status, error) = reading(reply);
                 self.audit.close(record, Outcome { status, error, result: Some(reply) }).await
@@ -98,15 +128,10 @@ impl Context {
                 self.audit.close(record, Outcome::without_result(failure.status, error)).await
             }
         };
-        match (closed, outcome) {
-            (Ok(()), Ok(reply)) => Ok(reply),
-            (Ok(()), Err(failure)) => told(failure, is_tool),
-            (Err(error), _) => {
-                tracing::error!(error = %chain(&error), "a call ran, and its outcome could not be recorded");
-                let text = format!("the call was made, but its outcome could not be recorded: {}", chain(&error));
-                told(Failure::said(text), is_tool)
-            }
-        }
+        closed.map_err(|error| {
+            tracing::error!(error = %chain(&error), "a call ran, and its outcome could not be recorded");
+            Failure::said(format!("the call was made, but its outcome could not be recorded: {}", chain(&error)))
+        })
     }
 
     async fn run(

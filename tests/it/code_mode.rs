@@ -3,7 +3,7 @@
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::support::{Era, FixtureCatalog, TestBroker, TestClient, broker::eventually, process::Home};
+use crate::support::{Era, FixtureCatalog, TestBroker, TestClient, broker::eventually, database, process::Home};
 
 fn catalog() -> FixtureCatalog {
     FixtureCatalog::new().server("one", &[], &[]).server("two-b", &[], &[])
@@ -55,6 +55,30 @@ async fn a_script_combines_servers_and_each_call_is_a_record_below_it() {
         .collect();
     assert_eq!(below.len(), 4);
     assert!(below.iter().all(|record| record["kind"] == "tool" && record["status"] == "success"));
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_script_has_seen_is_in_the_log_before_anything_comes_of_it() {
+    let broker = TestBroker::with(catalog()).start().await;
+    let client = coder(&broker).await;
+    let outcome = script(
+        &client,
+        "for (let i = 0; i < 30; i++) await one.echo({text: `${i}`});
+         await Promise.all([1, 2, 3, 4].map((a) => one.add({a, b: 1})));
+         return 'done'",
+    )
+    .await;
+    assert_eq!(outcome["result"], "done", "{outcome}");
+    let mut log = database(broker.folder()).await;
+    let below = "SELECT o.seq AS opened, c.seq AS closed FROM audit_opened o JOIN audit_closed c USING (record)
+                 WHERE o.parent IS NOT NULL ORDER BY o.seq";
+    let rows: Vec<(i64, i64)> = sqlx::query_as(below).fetch_all(&mut log).await.unwrap();
+    assert_eq!(rows.len(), 34);
+    assert!(rows[..31].is_sorted_by(|one, next| one.1 < next.0), "{rows:?}");
+    let script = "SELECT c.seq FROM audit_opened o JOIN audit_closed c USING (record) WHERE o.name = 'code-mode-both'";
+    let ended: i64 = sqlx::query_scalar(script).fetch_one(&mut log).await.unwrap();
+    assert!(rows.iter().all(|(_, closed)| *closed < ended), "{rows:?} before {ended}");
     broker.stop().await;
 }
 

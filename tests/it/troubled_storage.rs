@@ -110,6 +110,33 @@ async fn what_cannot_be_recorded_is_not_done() {
 }
 
 #[tokio::test]
+async fn a_script_does_nothing_more_once_the_outcome_of_a_call_could_not_be_recorded() {
+    let broker = TestBroker::start().await;
+    let client = broker.connect(Era::Legacy).await;
+    client.add("fixture").await;
+    client.ok("code-mode", json!({"servers": ["fixture"], "name": "x"})).await;
+    let mut holder = database(broker.folder()).await;
+    let full = "CREATE TRIGGER full BEFORE INSERT ON audit_closed
+                WHEN (SELECT parent FROM audit_opened WHERE record = NEW.record) IS NOT NULL
+                BEGIN SELECT RAISE(ABORT, 'disk full'); END";
+    sqlx::raw_sql(full).execute(&mut holder).await.unwrap();
+    let source = "const {text} = await fixture.echo({text: 'first'});
+                  try { await fixture.echo({text}) } catch { return 'nobody need know' }";
+    let unrecorded = client.call("code-mode-x", json!({"script": source})).await.to_string();
+    assert!(unrecorded.contains("its outcome could not be recorded"), "{unrecorded}");
+    let calls = "SELECT count(*) FROM audit_opened WHERE parent IS NOT NULL";
+    let calls: i64 = sqlx::query_scalar(calls).fetch_one(&mut holder).await.unwrap();
+    assert_eq!(calls, 1, "the second was not made");
+    sqlx::raw_sql("DROP TRIGGER full").execute(&mut holder).await.unwrap();
+    holder.close().await.unwrap();
+    assert!(client.call("code-mode-x", json!({"script": source})).await.is_ok(), "and the next script runs");
+    let broker = broker.restart().await;
+    let audit = broker.audit().await;
+    assert!(audit.contains(&"echo abandoned".to_owned()), "{audit:?}");
+    broker.stop().await;
+}
+
+#[tokio::test]
 async fn a_full_disk_refuses_calls_until_there_is_room_again() {
     let home = home();
     let Some(disk) = SmallDisk::mount(&home.data(), "4m") else { return };

@@ -5,18 +5,20 @@ use std::sync::Arc;
 use js_runtime::{CallError, CallFuture, Host};
 use rmcp::model::{CallToolRequestParams, CallToolResult};
 use serde_json::{Map, Value, value::RawValue};
+use tokio::sync::oneshot;
 use tokio_util::sync::DropGuard;
 
 use super::{
     check,
     declare::{Callable, tools_of},
     names::Named,
+    unrecorded::Unrecorded,
 };
 use crate::{
     caller::Caller,
     ids::{CallId, Principal, ServerName},
     session::{Session, menu::Menu},
-    tools::{Call, Operation, Reply, Seat, Tools},
+    tools::{Call, Operation, Reply, Seat, Tools, failure::Failure},
 };
 
 /// The tools of some servers of a session.
@@ -29,6 +31,7 @@ pub(super) struct SessionHost {
     pub(super) servers: Arc<[Named]>,
     /// The script's record.
     pub(super) record: CallId,
+    pub(super) unrecorded: Unrecorded,
 }
 
 impl Host for SessionHost {
@@ -77,16 +80,21 @@ impl SessionHost {
             operation: Operation::Tool(Box::new(params)),
             parent: Some(self.record),
         };
-        let tools = self.tools.clone();
-        let calling = self.tools.tasks().spawn(async move { tools.dispatch(call).await });
-        match calling.await {
-            Ok(Ok(Reply::CallToolResult(result))) => value_of(result).map_err(CallError::from),
-            Ok(Ok(_)) => {
-                Err("the tool asks a question, which a script cannot answer: call it directly".to_owned().into())
+        self.unrecorded.none().await?;
+        let (tools, unrecorded) = (self.tools.clone(), self.unrecorded.clone());
+        let (tell, told) = oneshot::channel();
+        self.tools.tasks().spawn(async move {
+            let mut closing = None;
+            let closed = tools.dispatch_for_script(call, |outcome| {
+                closing = Some(unrecorded.one_more());
+                let _ = tell.send(seen(outcome));
+            });
+            let closed = closed.await;
+            if let Some(closing) = closing {
+                closing.ended(closed.map_err(|failure| failure.text().to_owned()));
             }
-            Ok(Err(error)) => Err(error.message.into_owned().into()),
-            Err(_) => Err("the call ended by an error in the broker".to_owned().into()),
-        }
+        });
+        Ok(told.await.unwrap_or_else(|_| Err("the call ended by an error in the broker".to_owned()))?)
     }
 
     /// What scripts ask of the broker itself.
@@ -105,15 +113,24 @@ impl SessionHost {
     }
 }
 
+/// What came of a call, as a script sees it.
+fn seen(outcome: Result<&Reply, &Failure>) -> Result<Value, String> {
+    match outcome {
+        Ok(Reply::CallToolResult(result)) => value_of(result),
+        Ok(_) => Err("the tool asks a question, which a script cannot answer: call it directly".to_owned()),
+        Err(failure) => Err(failure.text().to_owned()),
+    }
+}
+
 /// A result as a script sees it: structured content, else text that is JSON, else text, else what there is.
-fn value_of(result: CallToolResult) -> Result<Value, String> {
+fn value_of(result: &CallToolResult) -> Result<Value, String> {
     let texts: Vec<&str> =
         result.content.iter().filter_map(|block| block.as_text()).map(|block| block.text.as_str()).collect();
     if result.is_error == Some(true) {
         return Err(texts.join("\n"));
     }
-    if let Some(structured) = result.structured_content {
-        return Ok(structured);
+    if let Some(structured) = &result.structured_content {
+        return Ok(structured.clone());
     }
     if texts.len() < result.content.len() {
         return serde_json::to_value(&result.content).map_err(|error| error.to_string());
