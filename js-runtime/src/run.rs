@@ -98,13 +98,10 @@ async fn watch(
         let goes_on = calls.is_empty() && input.is_written() && state.is_read;
         let message = async { if goes_on { patience.wait(output.receive()).await } else { output.receive().await } };
         let message = tokio::select! {
-            message = message => message,
-            written = input.write(), if !input.is_written() => {
-                if written.is_err() {
-                    return lost(worker).await;
-                }
-                continue;
-            }
+            biased;
+            () = &mut cancelled => return Ending::Cancelled,
+            () = &mut deadline => return Ending::Limit(Limit::Wall),
+            // All answers that are there are written at once, and before what the worker has to say meanwhile.
             Some(answered) = calls.join_next(), if input.has_room() && !calls.is_empty() => {
                 let Ok(answered) = answered else { continue };
                 state.answered(&answered);
@@ -113,8 +110,13 @@ async fn watch(
                 }
                 continue;
             }
-            () = &mut deadline => return Ending::Limit(Limit::Wall),
-            () = &mut cancelled => return Ending::Cancelled,
+            written = input.write(), if !input.is_written() => {
+                if written.is_err() {
+                    return lost(worker).await;
+                }
+                continue;
+            }
+            message = message => message,
         };
         match message {
             Some(FromWorker::Call { id, server, tool, arguments }) => {
