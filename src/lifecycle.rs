@@ -19,6 +19,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub use count::{Count, Counted};
 pub use shards::Shards;
 
+/// Work that takes more is put into a box. It is moved several times on its way into a task, and once more when it has ended.
+const MOVED_BYTES_MAX: usize = 1 << 10;
+
 /// A handle for starting tasks and for learning that it is time to stop. Cheap to clone.
 #[derive(Clone)]
 pub struct Tasks {
@@ -64,7 +67,7 @@ impl Tasks {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        self.tracker.spawn(work)
+        if size_of::<F>() > MOVED_BYTES_MAX { self.tracker.spawn(Box::pin(work)) } else { self.tracker.spawn(work) }
     }
 
     /// Starts a task on a shard; what it starts in turn runs there too.

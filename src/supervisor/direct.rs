@@ -167,7 +167,7 @@ impl Underway {
         self.sending = None;
         if self.cancels {
             let id = self.waiting.id().clone();
-            let _ = peer.notify_cancelled(CancelledNotificationParam::new(Some(id), Some(reason))).await;
+            let _ = Box::pin(peer.notify_cancelled(CancelledNotificationParam::new(Some(id), Some(reason)))).await;
         }
     }
 }

@@ -200,7 +200,7 @@ impl Upstream {
                 Err(Unanswered::NotRun) => {}
             }
         }
-        self.through_rmcp(request.clone(), caller, meta).await
+        Box::pin(self.through_rmcp(request.clone(), caller, meta)).await
     }
 
     async fn through_rmcp(
@@ -279,7 +279,7 @@ impl Upstream {
             if !caller.can_answer(&request) {
                 return Err(RequestError::Protocol(cannot_answer(&request)));
             }
-            let answer = self.in_time(caller.link.ask(request)).await.map_err(RequestError::Protocol)?;
+            let answer = Box::pin(self.in_time(caller.link.ask(request))).await.map_err(RequestError::Protocol)?;
             responses.insert(key, answer);
         }
         Ok((responses, wanted.request_state))
@@ -306,7 +306,8 @@ impl Upstream {
             return;
         }
         let request = ClientRequest::SetLevelRequest(SetLevelRequest::new(SetLevelRequestParams::new(level)));
-        match self.small_request(request).await {
+        // Rare and large, so it has a box of its own: every call has room for the largest of what it may wait for.
+        match Box::pin(self.small_request(request)).await {
             Ok(_) => *self.log_level.lock().unwrap_or_else(PoisonError::into_inner) = Some(level),
             Err(error) => tracing::debug!(%error, "a server did not take a log level"),
         }
@@ -321,7 +322,7 @@ impl Upstream {
         match self.era {
             Era::Legacy => {
                 let params = SubscribeRequestParams::new(uri);
-                self.small_request(ClientRequest::SubscribeRequest(SubscribeRequest::new(params))).await?;
+                Box::pin(self.small_request(ClientRequest::SubscribeRequest(SubscribeRequest::new(params)))).await?;
                 Ok(ResourceSubscription::by_request(self.peer.clone(), uri))
             }
             Era::Modern => {
@@ -335,7 +336,7 @@ impl Upstream {
     /// Keeps a `subscriptions/listen` open until the returned token is cancelled. What it brings arrives as events.
     pub(crate) async fn listen(&self, filter: SubscriptionFilter) -> Result<CancellationToken, RequestError> {
         let stop = CancellationToken::new();
-        let mut subscription = tokio::time::timeout(SMALL_REQUEST, self.peer.listen(filter))
+        let mut subscription = tokio::time::timeout(SMALL_REQUEST, Box::pin(self.peer.listen(filter)))
             .await
             .map_err(|_| RequestError::Silent(SMALL_REQUEST))?
             .map_err(service_error)?;
