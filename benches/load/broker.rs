@@ -86,6 +86,14 @@ impl Home {
         Ok(url.to_owned())
     }
 
+    /// Waits until nothing is left to do for calls that were made before: a question to the log is answered when it is arranged.
+    pub async fn rested(&self) -> anyhow::Result<()> {
+        let question = ["audit", "--limit", "1", "--data-dir", &self.data()];
+        let output = Command::new(program()).args(question).output().await?;
+        anyhow::ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Ok(())
+    }
+
     pub fn token(&self) -> anyhow::Result<String> {
         Ok(std::fs::read_to_string(self.folder.path().join("data/token"))?.trim().to_owned())
     }
