@@ -80,18 +80,21 @@ impl Home {
 
     /// The URL of a new session of the broker that runs here.
     pub async fn new_session(&self) -> anyhow::Result<String> {
-        let output = Command::new(program()).args(["session", "new", "--data-dir", &self.data()]).output().await?;
-        let text = String::from_utf8(output.stdout)?;
-        let url = text.split_whitespace().find(|word| word.starts_with("http://")).context("a session has a URL")?;
+        let said = self.ask(&["session", "new"]).await?;
+        let url = said.split_whitespace().find(|word| word.starts_with("http://")).context("a session has a URL")?;
         Ok(url.to_owned())
     }
 
-    /// Waits until nothing is left to do for calls that were made before: a question to the log is answered when it is arranged.
+    /// Waits until the log is arranged for questions about all calls that were made before: one is answered then.
     pub async fn rested(&self) -> anyhow::Result<()> {
-        let question = ["audit", "--limit", "1", "--data-dir", &self.data()];
-        let output = Command::new(program()).args(question).output().await?;
+        self.ask(&["audit", "--limit", "1"]).await.map(drop)
+    }
+
+    /// What a command says that asks the broker that runs here.
+    async fn ask(&self, command: &[&str]) -> anyhow::Result<String> {
+        let output = Command::new(program()).args(command).args(["--data-dir", &self.data()]).output().await?;
         anyhow::ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        Ok(())
+        Ok(String::from_utf8(output.stdout)?)
     }
 
     pub fn token(&self) -> anyhow::Result<String> {

@@ -135,8 +135,8 @@ async fn pause(client: &mut HttpClient) -> anyhow::Result<Duration> {
     client.call("local__echo", &hello).await
 }
 
-/// The middle of many runs, in milliseconds, each of a broker that has nothing else to do. The first few are on new ground, where
-/// memory and the log still grow.
+/// The middle of many runs, in milliseconds, each of a broker whose log is at rest. The first few are on new ground, where memory
+/// and the log still grow.
 async fn rounds(home: &Home, client: &mut HttpClient, source: &str) -> anyhow::Result<f64> {
     let mut samples = Samples::default();
     for _ in 0..ROUNDS {

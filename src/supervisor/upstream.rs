@@ -4,6 +4,8 @@
 //! off. What the server asks meanwhile goes to that caller, if it declared that it can answer. A server of revision
 //! 2026-07-28 asks by answering `input_required`; for a caller of an older revision the question is put here and the
 //! request sent again, for a caller of the same revision that answer is passed on.
+//!
+//! Every call has room for the largest of what it may wait for, so what is large and rare is awaited in a box.
 
 use std::{
     borrow::Cow,
@@ -306,7 +308,6 @@ impl Upstream {
             return;
         }
         let request = ClientRequest::SetLevelRequest(SetLevelRequest::new(SetLevelRequestParams::new(level)));
-        // Rare and large, so it has a box of its own: every call has room for the largest of what it may wait for.
         match Box::pin(self.small_request(request)).await {
             Ok(_) => *self.log_level.lock().unwrap_or_else(PoisonError::into_inner) = Some(level),
             Err(error) => tracing::debug!(%error, "a server did not take a log level"),
